@@ -1,0 +1,1 @@
+"""What the workflows compute: pure Python, no Airflow, no global state."""
