@@ -1,0 +1,80 @@
+"""### Pyramid TIFFs
+
+Makes a tiled, multi-resolution TIFF of every uploaded picture, for zooming viewers. Daily at
+05:30 in New York; by hand with parameters; for a day that is over as a backfill.
+
+    plan ──▶ pyramid (one mapped task an image, or a batch) ──▶ report
+
+**plan** reads the notes below `rbsc/` of the process bucket. **pyramid** fetches each picture,
+makes the pyramid, has another reader than the one that wrote it check every level, uploads it to
+`<path><stem>.tif` in the image bucket, compares what the bucket then holds, and deletes the note.
+A picture that is up to date (same source, same recipe) is skipped without being fetched. **report**
+holds what was planned against what happened.
+
+| a picture that | ends | its note |
+|---|---|---|
+| is made and verified, or up to date | `done` or `skipped` | is deleted |
+| cannot be read, or clashes with another | `quarantined` | moves to `quarantine/` with the reason |
+| could not be made or delivered this time | `failed` | stays |
+
+#### To run it again
+- **What failed, in the same run**: *Clear* with *only failed*, or
+  `airflow dags clear pyramid_tiff --run-id RUN --only-failed -y`. Pictures that are done stay so.
+- **What failed, in a new run**: parameter `manifest_uri` = the run's `failed.jsonl`.
+- **A day**: `airflow backfill create --dag-id pyramid_tiff --from-date D --to-date D
+  --reprocess-behavior failed`: the pictures that changed in that day's data interval, and what did
+  not end well in that day's run. What is up to date is skipped.
+
+The report of a run that fails prints all three, ready to paste.
+
+#### Presets
+`legacy`: at most 4000 × 4000 (copyright: 843 wide, 560 high), deflate. `iiif`: full size, JPEG,
+sRGB. `lossless`: full size, deflate. What becomes of each kind of picture: `docs/PICTURES.md`.
+"""
+
+import pendulum
+from airflow.sdk import DAG, CronDataIntervalTimetable, Param
+
+from imageflows.operators.batch import BATCH_LABEL
+from imageflows.operators.pyramid import PyramidPlanOperator, PyramidTiffOperator, pyramid_params
+from imageflows.operators.report import ReportOperator
+from imageflows.params import bucket_params, shared_params
+from imageflows.retry import DEFAULT_ARGS
+
+NEW_YORK = "America/New_York"
+BUCKETS = {
+    "aws_conn_id": "{{ params.aws_conn_id }}",
+    "source_bucket": "{{ params.source_bucket }}",
+    "process_bucket": "{{ params.process_bucket }}",
+    "image_bucket": "{{ params.image_bucket }}",
+}
+
+with DAG(
+    "pyramid_tiff",
+    # Intervals from one 05:30 to the next: 23 and 25 hours when the clocks change.
+    schedule=CronDataIntervalTimetable("30 5 * * *", timezone=NEW_YORK),
+    start_date=pendulum.datetime(2026, 1, 1, tz=NEW_YORK),
+    catchup=False,
+    max_active_runs=1,
+    default_args=DEFAULT_ARGS,
+    doc_md=__doc__,
+    tags=["imageflows", "pyramids"],
+    params={
+        **shared_params(),
+        **pyramid_params(),
+        **bucket_params("pyramid", "source", "process", "image"),
+        "source_prefixes": Param(
+            ["digital/", "collections/ead_xml/images/"],
+            type="array",
+            items={"type": "string"},
+            title="Source prefixes",
+            description="Where a backfill looks for pictures that changed.",
+            section="Where",
+        ),
+    },
+) as dag:
+    plan = PyramidPlanOperator(task_id="plan", min_batch=4, **BUCKETS)
+    pyramids = PyramidTiffOperator.partial(
+        task_id="pyramid", pool="image_cpu", map_index_template=BATCH_LABEL, **BUCKETS
+    ).expand(batch=plan.output)
+    pyramids >> ReportOperator(task_id="report")

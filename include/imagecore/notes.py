@@ -1,0 +1,230 @@
+"""Notes: small JSON objects that say a picture was uploaded and waits for its pyramid."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from datetime import timezone
+from posixpath import basename, dirname
+from typing import Any
+
+from imagecore.errors import ItemRefused
+from imagecore.manifest import Item
+from imagecore.s3 import Bucket, ObjectMissing, S3Object
+from imagecore.text import printable
+
+NOTES = "rbsc/"
+QUARANTINE = "quarantine/"
+NOTE_BYTES = 64 * 2**10
+READERS = 16
+EXTENSIONS = frozenset(
+    {"jpg", "jpeg", "png", "tif", "tiff", "webp", "gif", "avif", "heic", "bmp", "eps", "pdf", "svg"}
+)
+"""File name extensions taken for pictures when a bucket is listed, without regard to case."""
+
+
+@dataclass(frozen=True)
+class Note:
+    """Where a note lies and which version of it was read: only that one may be deleted."""
+
+    key: str
+    etag: str
+    modified: str
+
+    @classmethod
+    def of(cls, found: S3Object) -> Note:
+        """The note that a listing or HEAD shows."""
+        seconds = found.modified.astimezone(timezone.utc).replace(microsecond=0)
+        return cls(found.key, found.etag, seconds.isoformat())
+
+
+def target_key(item: Item) -> str:
+    """Where the pyramid of a picture goes: `<path><stem>.tif`."""
+    name = basename(item["key"])
+    stem, dot, _ = name.rpartition(".")
+    return f"{item['path']}{stem if dot and stem else name}.tif"
+
+
+def picture(key: str, path: str | None = None, copyright: bool | None = None) -> Item:
+    """The item of a source picture. `copyright` None: not known, as no note speaks of it.
+
+    Raises:
+        ItemRefused: key or path cannot be one of an object that makes a pyramid.
+    """
+    path = dirname(key) + "/" if path is None and "/" in key else path or ""
+    try:
+        f"{key}{path}".encode()
+    except UnicodeEncodeError as error:
+        raise ItemRefused("the key is not valid Unicode, which S3 keys are") from error
+    if not basename(key):
+        raise ItemRefused("the key names a folder, not a picture")
+    if path and not path.endswith("/"):
+        raise ItemRefused('"path" must end with a slash: it is the folder the result goes to')
+    if {".", ".."} & {*key.split("/"), *path.split("/")}:
+        raise ItemRefused('"." and ".." as part of a key are refused: servers disagree on them')
+    item = {"key": key, "path": path, "copyright": copyright, "notes": []}
+    if len(target_key(item).encode()) > 1024:
+        raise ItemRefused("the result's key would be longer than the 1,024 bytes S3 allows")
+    return item
+
+
+def picture_or_refusal(
+    key: str, path: str | None = None, copyright: bool | None = None, notes: Any = ()
+) -> Item:
+    """The item of a source picture; where it is refused, an item that carries the refusal."""
+    try:
+        item = picture(key, path, copyright)
+    except ItemRefused as error:
+        item = {"key": key, "refused": str(error)}
+    return {**item, "notes": [note for note in notes if _is_note(note)]}
+
+
+def _is_note(note: Any) -> bool:
+    """A manifest may come from anywhere, and notes are deleted: take nothing else for one."""
+    return (
+        isinstance(note, dict)
+        and set(note) == {"key", "etag", "modified"}
+        and all(isinstance(value, str) for value in note.values())
+        and note["key"].startswith(NOTES)
+    )
+
+
+def planned_before(items: Iterable[Item]) -> Iterator[Item]:
+    """The pictures among the items of an earlier manifest, looked at anew.
+
+    Unreadable notes are left out: they lie in quarantine.
+    """
+    for item in items:
+        path, copyright = item.get("path"), item.get("copyright")
+        if isinstance(path, str) and copyright in (True, False, None):
+            yield picture_or_refusal(item["key"], path, copyright, item.get("notes") or ())
+
+
+def parse_note(data: bytes) -> Item:
+    """The item a note asks for.
+
+    A note is a JSON object with `key` and `path`, maybe `eTag` (not needed: the source is looked
+    at when its turn comes) and `copyrightStatus`; `copyright_status` is read too.
+
+    Raises:
+        ItemRefused: it is not such an object.
+    """
+    if len(data) > NOTE_BYTES:
+        raise ItemRefused(f"the note has {len(data):,} bytes; a note has a few hundred")
+    try:
+        note = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise ItemRefused("the note is not JSON") from error
+    if not isinstance(note, dict) or not isinstance(note.get("key"), str) or not note["key"]:
+        raise ItemRefused('the note is not an object with a text "key"')
+    path = note.get("path")
+    if path is not None and not isinstance(path, str):
+        raise ItemRefused('the note\'s "path" is not a text')
+    status = note.get("copyrightStatus", note.get("copyright_status"))
+    return picture(note["key"], path, str(status).strip().lower() == "copyright")
+
+
+def read_notes(bucket: Bucket) -> Iterator[tuple[Item | None, str, str]]:
+    """Every object below `rbsc/`, as (item, key, remark).
+
+    The item is None where the object is no note at all (a folder marker, another file): the
+    remark says what it is. An unreadable note gives an item that carries its refusal, so that
+    it ends in quarantine with the reason.
+    """
+    with ThreadPoolExecutor(READERS) as pool:
+        yield from pool.map(lambda found: _read_note(bucket, found), bucket.walk(NOTES))
+
+
+def _read_note(bucket: Bucket, found: S3Object) -> tuple[Item | None, str, str]:
+    if found.key.endswith("/"):
+        return None, found.key, "a folder marker"
+    if not found.key.endswith(".json"):
+        return None, found.key, "not a note: its name does not end in .json"
+    note = asdict(Note.of(found))
+    try:
+        if found.size > NOTE_BYTES:
+            raise ItemRefused(f"the note has {found.size:,} bytes; a note has a few hundred")
+        item = parse_note(bucket.read(found.key))
+    except ObjectMissing:
+        return None, found.key, "gone while the notes were being read"
+    except ItemRefused as error:
+        return {"key": found.key, "refused": f"unreadable note: {error}", "notes": [note]}, "", ""
+    return {**item, "notes": [note]}, "", ""
+
+
+def merge_pictures(items: Iterable[Item]) -> list[Item]:
+    """One item a source, and no two of one result.
+
+    Several notes of one source become one item that carries them all; copyright in any of them
+    counts. Sources that would write the same result are all refused, naming each other.
+    """
+    sources: dict[str, Item] = {}
+    for item in items:
+        known = sources.setdefault(item["key"], item)
+        if known is not item:
+            known["notes"] = known["notes"] + item["notes"]
+            known["copyright"] = _either(known.get("copyright"), item.get("copyright"))
+    targets: dict[str, list[Item]] = {}
+    for item in sources.values():
+        if "refused" not in item:
+            targets.setdefault(target_key(item), []).append(item)
+    for target, rivals in targets.items():
+        if len(rivals) > 1:
+            names = ", ".join(sorted(printable(rival["key"]) for rival in rivals))
+            for rival in rivals:
+                rival["refused"] = (
+                    f"{names} would all become {printable(target)}: rename all but one"
+                )
+    return [sources[key] for key in sorted(sources)]
+
+
+def _either(one: bool | None, other: bool | None) -> bool | None:
+    return True if one or other else (one if other is None else other)
+
+
+def quarantine_key(item: Item) -> str:
+    """Where an item's note lies while the item is in quarantine: one place a source, no stems."""
+    key = item["key"].encode()
+    name = item["key"] if len(key) <= 900 else f"long/{hashlib.sha256(key).hexdigest()}"
+    return f"{QUARANTINE}{name}.json"
+
+
+def quarantine(bucket: Bucket, item: Item, reason: str, run: str, at: str) -> None:
+    """Move an item's notes to quarantine: still a note there, with the reason added.
+
+    An unreadable note is kept as it is, beside the reason. A note that was written anew since it
+    was read stays: it asks for another look.
+    """
+    note: dict[str, Any] = {"key": item["key"], "reason": reason, "at": at, "run": run}
+    if "path" in item:
+        note["path"] = item["path"]
+    else:
+        bucket.copy(item["key"], f"{QUARANTINE}{item['key']}")
+    if item.get("copyright"):
+        note["copyrightStatus"] = "copyright"
+    bucket.write(
+        quarantine_key(item), json.dumps(note, indent=2).encode() + b"\n", "application/json"
+    )
+    delete_notes(bucket, item)
+
+
+def delete_notes(bucket: Bucket, item: Item) -> None:
+    """Delete an item's notes, each only while it is the version that was read."""
+    for note in item["notes"]:
+        if is_unchanged(bucket, note):
+            bucket.delete(note["key"])
+
+
+def is_unchanged(bucket: Bucket, note: dict[str, str]) -> bool:
+    """Whether a note is still the version that was read: a newer one asks for more work."""
+    found = bucket.find(note["key"])
+    return found is not None and asdict(Note.of(found)) == note
+
+
+def looks_like_picture(key: str) -> bool:
+    """By its name: a picture's extension, and not hidden."""
+    name = basename(key)
+    return not name.startswith(".") and name.rpartition(".")[2].lower() in EXTENSIONS

@@ -1,0 +1,185 @@
+"""One picture from bucket to bucket: looked at, fetched, made, verified, delivered, noted."""
+
+from __future__ import annotations
+
+import hashlib
+import uuid
+from dataclasses import dataclass
+from pathlib import Path
+from queue import SimpleQueue
+from urllib.parse import quote, unquote
+
+from imagecore.errors import ItemRefused
+from imagecore.manifest import Item
+from imagecore.notes import delete_notes, quarantine, quarantine_key, target_key
+from imagecore.outcome import Result, State, now
+from imagecore.recipe import Recipe
+from imagecore.s3 import Bucket, ObjectChanged, ObjectMissing, S3Object
+from imagecore.sandbox import PyramidWorker
+from imagecore.tempspace import disk_errors, temp_file
+from imagecore.text import printable
+
+SOURCE_KEY_CHARACTERS = 1_000
+"""S3 takes 2 KB of metadata in all; a longer name is kept as its hash."""
+
+
+@dataclass(frozen=True)
+class Buckets:
+    """The three buckets: uploads, notes, and finished pyramids."""
+
+    source: Bucket
+    process: Bucket
+    image: Bucket
+
+
+class PyramidItems:
+    """Processes the items of a batch; many threads may call `process` at once.
+
+    Parameters:
+        buckets: where pictures come from and go to.
+        recipe: what is made of them.
+        temp: a folder for the file fetched and the file made.
+        workers: one worker for each thread.
+        run: the run's name, for notes in quarantine.
+        force: make pyramids that are up to date again.
+        max_source_bytes: a larger source is quarantined unread.
+    """
+
+    def __init__(
+        self,
+        buckets: Buckets,
+        recipe: Recipe,
+        temp: Path,
+        workers: SimpleQueue[PyramidWorker],
+        *,
+        run: str,
+        force: bool,
+        max_source_bytes: int,
+    ) -> None:
+        self._buckets = buckets
+        self._recipe = recipe
+        self._temp = temp
+        self._workers = workers
+        self._run = run
+        self._force = force
+        self._max_source_bytes = max_source_bytes
+
+    def process(self, item: Item) -> Result:
+        """Bring one picture's pyramid up to date, and answer for its notes.
+
+        A note goes only after the pyramid was verified in the bucket; a refused picture's note
+        moves to quarantine; whatever else happens, it stays.
+
+        Raises:
+            ItemRefused: the picture, its note or its name is bad.
+            ItemFailed: it could not be made or delivered this time.
+            InfrastructureError: nor could any other.
+        """
+        try:
+            result = self._bring_up_to_date(item)
+        except ItemRefused as refusal:
+            if item["notes"]:
+                quarantine(self._buckets.process, item, printable(refusal), self._run, now())
+            raise
+        delete_notes(self._buckets.process, item)
+        if self._buckets.process.find(quarantine_key(item)):
+            self._buckets.process.delete(quarantine_key(item))
+        return result
+
+    def _bring_up_to_date(self, item: Item) -> Result:
+        if "refused" in item:
+            raise ItemRefused(item["refused"])
+        source = self._source(item)
+        target = target_key(item)
+        existing = self._buckets.image.find(target)
+        self._refuse_taken(item, target, existing)
+        copyright = item["copyright"]
+        if copyright is None and existing:
+            copyright = existing.metadata.get("copyright") == "yes"
+        origin = {
+            "source-key": _source_name(item["key"]),
+            "source-etag": source.etag,
+            "recipe": self._recipe.fingerprint(bool(copyright)),
+        }
+        if existing and not self._force and _is_current(existing, origin):
+            return Result(State.SKIPPED, "up to date", {"target": target})
+        metadata = {**origin, "copyright": "yes" if copyright else "no"}
+        result = self._make(source, target, metadata)
+        if self._buckets.source.head(source.key).etag != source.etag:
+            raise ObjectChanged(
+                f"{self._buckets.source.url(source.key)} changed meanwhile: "
+                "the next run takes the new one"
+            )
+        return result
+
+    def _source(self, item: Item) -> S3Object:
+        try:
+            source = self._buckets.source.head(item["key"])
+        except ObjectMissing as error:
+            raise ItemRefused(
+                f"{error}: it was deleted or renamed after its note was written"
+            ) from error
+        if source.size == 0:
+            raise ItemRefused("the file is empty (0 bytes)")
+        if source.size > self._max_source_bytes:
+            raise ItemRefused(
+                f"the file has {source.size:,} bytes, "
+                f"and max_source_mb allows {self._max_source_bytes:,}"
+            )
+        return source
+
+    def _refuse_taken(self, item: Item, target: str, existing: S3Object | None) -> None:
+        """Refuse to write over the source itself, or over another living picture's pyramid."""
+        source, image = self._buckets.source, self._buckets.image
+        if target == item["key"] and source.name == image.name:
+            raise ItemRefused(
+                f"its pyramid would overwrite the picture itself, {image.url(target)}"
+            )
+        maker = existing.metadata.get("source-key", "") if existing else ""
+        if not maker or maker == _source_name(item["key"]):
+            return
+        if maker.startswith("sha256:") or source.find(unquote(maker)):
+            raise ItemRefused(
+                f"{image.url(target)} is the pyramid of another picture, {maker}: "
+                "rename one of them"
+            )
+
+    def _make(self, source: S3Object, target: str, metadata: dict[str, str]) -> Result:
+        name = uuid.uuid4().hex
+        worker = self._workers.get()
+        try:
+            with (
+                disk_errors(self._temp),
+                temp_file(self._temp, name) as fetched,
+                temp_file(self._temp, f"{name}.tif") as made,
+            ):
+                self._buckets.source.fetch(source, fetched)
+                info = worker.make(
+                    fetched, made, self._recipe, copyright=metadata["copyright"] == "yes"
+                )
+                described = {
+                    "width": info.width,
+                    "height": info.height,
+                    "pages": info.pages,
+                    "tilesize": info.tile,
+                    "bytes": info.bytes,
+                    "sha256": info.sha256,
+                }
+                metadata = {**metadata, **{name: str(value) for name, value in described.items()}}
+                self._buckets.image.deliver(made, target, "image/tiff", metadata)
+        finally:
+            self._workers.put(worker)
+        return Result(State.DONE, "; ".join(info.notes), {"target": target, **described})
+
+
+def _source_name(key: str) -> str:
+    name = quote(key)
+    if len(name) <= SOURCE_KEY_CHARACTERS:
+        return name
+    return f"sha256:{hashlib.sha256(key.encode()).hexdigest()}"
+
+
+def _is_current(existing: S3Object, origin: dict[str, str]) -> bool:
+    """Made of this source by this recipe, and still whole."""
+    expected = {**origin, "bytes": str(existing.size)}
+    return all(existing.metadata.get(name) == value for name, value in expected.items())

@@ -1,0 +1,112 @@
+"""The report: every planned item in exactly one outcome, or the run says which is not."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from imagecore.manifest import Batch, Item, encode, read_batch
+from imagecore.outcome import Outcome, State, now, read_outcomes
+from imagecore.text import printable
+from imagecore.workstore import WorkStore
+
+NAMED = 20
+"""How many items a message names before it points at the file."""
+
+
+@dataclass
+class Report:
+    """A run's summary. `problems` names the first items that did not end well, with reasons."""
+
+    planned: int
+    counts: Counter[State] = field(default_factory=Counter)
+    missing: int = 0
+    stray: int = 0
+    seconds: float = 0.0
+    bytes: int = 0
+    problems: list[tuple[str, str, str]] = field(default_factory=list)
+
+    @property
+    def complete(self) -> bool:
+        """Whether every planned item, and no other, is in exactly one outcome."""
+        return not self.missing and not self.stray and self.counts.total() == self.planned
+
+    def as_json(self) -> dict[str, Any]:
+        """The report as the file report.json holds it."""
+        return {
+            "planned": self.planned,
+            "counts": {state.value: self.counts[state] for state in State},
+            "missing": self.missing,
+            "stray": self.stray,
+            "seconds": round(self.seconds, 3),
+            "bytes": self.bytes,
+            "problems": [
+                dict(zip(("key", "state", "reason"), p, strict=True)) for p in self.problems
+            ],
+            "at": now(),
+        }
+
+
+def make_report(store: WorkStore, batches: Iterable[Batch], run: str, plan: str) -> Report:
+    """Join the manifest with its outcomes, batch by batch; memory holds one batch.
+
+    Writes `outcomes.jsonl` (all, in the manifest's order) and `failed.jsonl` (the items that
+    failed, were quarantined, or have no outcome: a manifest, to run again) into the folder `run`.
+    `plan` is the folder of the plan whose batches these are.
+    """
+    batches = list(batches)
+    report = Report(planned=sum(batch.count for batch in batches))
+    with tempfile.TemporaryDirectory(prefix="imageflows-report-") as folder, ExitStack() as stack:
+        outcomes, failed = Path(folder, "outcomes.jsonl"), Path(folder, "failed.jsonl")
+        outcomes_file = stack.enter_context(outcomes.open("wb"))
+        failed_file = stack.enter_context(failed.open("wb"))
+        for batch in batches:
+            for item, outcome in _joined(store, batch, plan, report):
+                _count(report, item, outcome)
+                if outcome is not None:
+                    outcomes_file.write(outcome.line())
+                if outcome is None or outcome.state in (State.FAILED, State.QUARANTINED):
+                    failed_file.write(encode(item))
+        stack.close()
+        store.put(f"{run}/outcomes.jsonl", outcomes)
+        store.put(f"{run}/failed.jsonl", failed)
+    return report
+
+
+def _joined(
+    store: WorkStore, batch: Batch, plan: str, report: Report
+) -> Iterator[tuple[Item, Outcome | None]]:
+    recorded, _, _ = read_outcomes(store, f"{plan}/outcomes/{batch.batch_id}")
+    for item in read_batch(store, f"{plan}/manifest.jsonl", batch):
+        yield item, recorded.pop(item["key"], None)
+    report.stray += len(recorded)
+
+
+def _count(report: Report, item: Item, outcome: Outcome | None) -> None:
+    if outcome is None:
+        report.missing += 1
+        problem = (
+            printable(item["key"]),
+            "missing",
+            "its task ended before the item had an outcome",
+        )
+    else:
+        report.counts[outcome.state] += 1
+        report.seconds += outcome.seconds
+        report.bytes += int(outcome.detail.get("bytes", 0))
+        if outcome.state in (State.DONE, State.SKIPPED):
+            return
+        problem = (printable(outcome.key), outcome.state.value, outcome.reason)
+    if len(report.problems) < NAMED:
+        report.problems.append(problem)
+
+
+def write_json(store: WorkStore, path: str, document: dict[str, Any]) -> str:
+    """Write a document people may open; return its URI."""
+    return store.put(path, json.dumps(document, indent=2).encode() + b"\n")

@@ -1,0 +1,304 @@
+"""Objects in S3, read and written so that damage and change are noticed.
+
+boto3 and not obstore: users' keys may hold empty, `.` and `..` segments, a leading slash or
+control characters. obstore refuses some, fails a whole listing for one of them, and reads
+`/x.jpg` as `x.jpg`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from boto3.s3.transfer import TransferConfig
+from botocore.exceptions import (
+    BotoCoreError,
+    ClientError,
+    FlexibleChecksumError,
+    IncompleteReadError,
+    ParamValidationError,
+    ResponseStreamingError,
+)
+
+from imagecore.errors import ImageflowsError, InfrastructureError, ItemFailed
+from imagecore.text import printable
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+
+PART_BYTES = 64 * 2**20
+"""Objects above this size go up in parts of this size."""
+
+_MISSING = {"NoSuchKey", "NotFound", "404"}
+_CHANGED = {"PreconditionFailed", "412", "ConditionalRequestConflict", "409"}
+_DENIED = {"AccessDenied", "Forbidden", "403"}
+_CREDENTIALS = {
+    "InvalidAccessKeyId",
+    "SignatureDoesNotMatch",
+    "ExpiredToken",
+    "InvalidToken",
+    "RequestTimeTooSkewed",
+    "AuthorizationHeaderMalformed",
+}
+_BUSY = {"SlowDown", "Throttling", "ThrottlingException", "RequestLimitExceeded", "TooManyRequests"}
+
+
+class ObjectMissing(ItemFailed):
+    """There is no such object."""
+
+
+class ObjectChanged(ItemFailed):
+    """The object is not the one that was looked at before."""
+
+
+class ObjectDamaged(ItemFailed):
+    """What arrived is not what the other side says it is."""
+
+
+@dataclass(frozen=True)
+class S3Object:
+    """An object as HEAD or a listing shows it. `etag` is without quotes; `size` in bytes.
+
+    `metadata` and `etag_is_md5` are only known from HEAD; the latter says that the ETag is
+    the MD5 of the content (one part, and not encrypted with a key service).
+    """
+
+    key: str
+    etag: str
+    size: int
+    modified: datetime
+    metadata: dict[str, str]
+    etag_is_md5: bool = False
+
+
+@dataclass(frozen=True)
+class Bucket:
+    """One bucket, and the client that reaches it. Methods raise as `reaching` says."""
+
+    name: str
+    client: S3Client
+
+    def url(self, key: str) -> str:
+        """The object's address, for messages."""
+        return f"s3://{self.name}/{printable(key)}"
+
+    def check(self) -> None:
+        """Raise InfrastructureError unless the bucket is there and may be used."""
+        with reaching(f"s3://{self.name}"):
+            try:
+                self.client.head_bucket(Bucket=self.name)
+            except ClientError as error:
+                code = error.response["Error"]["Code"]
+                if code in _MISSING:
+                    raise InfrastructureError(
+                        f"The bucket {self.name} does not exist: create it, or correct the "
+                        "parameter that names it."
+                    ) from error
+                if code in _DENIED:
+                    raise InfrastructureError(
+                        f"The bucket {self.name} may not be used with these credentials: check the "
+                        "connection and the bucket's policy."
+                    ) from error
+                raise
+
+    def head(self, key: str) -> S3Object:
+        """Look at an object."""
+        with reaching(self.url(key)):
+            found = self.client.head_object(Bucket=self.name, Key=key)
+        etag = found["ETag"].strip('"')
+        encrypted = found.get("ServerSideEncryption", "AES256") != "AES256"
+        opaque = encrypted or "SSECustomerAlgorithm" in found
+        return S3Object(
+            key,
+            etag,
+            found["ContentLength"],
+            found["LastModified"],
+            found["Metadata"],
+            etag_is_md5=not opaque and len(etag) == 32,
+        )
+
+    def find(self, key: str) -> S3Object | None:
+        """Look at an object that may not be there."""
+        try:
+            return self.head(key)
+        except ObjectMissing:
+            return None
+
+    def walk(self, prefix: str) -> Iterator[S3Object]:
+        """Every object below `prefix`, in the order of the listing."""
+        with reaching(f"s3://{self.name}/{printable(prefix)}"):
+            pages = self.client.get_paginator("list_objects_v2").paginate(
+                Bucket=self.name, Prefix=prefix
+            )
+            for page in pages:
+                for entry in page.get("Contents", ()):
+                    yield S3Object(
+                        entry["Key"],
+                        entry["ETag"].strip('"'),
+                        entry["Size"],
+                        entry["LastModified"],
+                        {},
+                    )
+
+    def read(self, key: str) -> bytes:
+        """A small object's bytes."""
+        with reaching(self.url(key)):
+            return self.client.get_object(Bucket=self.name, Key=key)["Body"].read()
+
+    def write(self, key: str, data: bytes, content_type: str) -> None:
+        """Write a small object."""
+        with reaching(self.url(key)):
+            self.client.put_object(Bucket=self.name, Key=key, Body=data, ContentType=content_type)
+
+    def copy(self, key: str, target: str) -> None:
+        """Copy an object of up to 5 GB within the bucket, inside the server."""
+        with reaching(self.url(key)):
+            source = {"Bucket": self.name, "Key": key}
+            self.client.copy_object(Bucket=self.name, Key=target, CopySource=source)
+
+    def delete(self, key: str) -> None:
+        """Delete an object; one that is gone already is no error."""
+        with reaching(self.url(key)):
+            self.client.delete_object(Bucket=self.name, Key=key)
+
+    def fetch(self, found: S3Object, target: Path) -> None:
+        """Download exactly the object that `head` showed.
+
+        Compared: the length, the MD5 where the ETag is one, and (by botocore) the checksum that
+        the server keeps, where it keeps one.
+        """
+        url = self.url(found.key)
+        md5 = hashlib.md5(usedforsecurity=False)
+        size = 0
+        with reaching(url), target.open("wb") as file:
+            body = self.client.get_object(
+                Bucket=self.name, Key=found.key, IfMatch=f'"{found.etag}"', ChecksumMode="ENABLED"
+            )["Body"]
+            for chunk in body.iter_chunks(2**20):
+                size += len(chunk)
+                md5.update(chunk)
+                file.write(chunk)
+        if size != found.size:
+            raise ObjectDamaged(f"{url}: {size:,} bytes arrived of {found.size:,}")
+        if found.etag_is_md5 and md5.hexdigest() != found.etag:
+            raise ObjectDamaged(
+                f"{url}: the MD5 of what arrived differs from the ETag {found.etag}"
+            )
+
+    def deliver(self, source: Path, key: str, content_type: str, metadata: dict[str, str]) -> None:
+        """Upload a file, and compare what the bucket then holds with it.
+
+        Size and metadata are read back by HEAD; the content is compared by ETag where that is a
+        hash of the content, and by reading it back where not. What differs is deleted again, so
+        that nothing wrong stays visible.
+        """
+        url = self.url(key)
+        with reaching(url):
+            self.client.upload_file(
+                str(source),
+                self.name,
+                key,
+                ExtraArgs={"ContentType": content_type, "Metadata": metadata},
+                Config=TransferConfig(
+                    multipart_threshold=PART_BYTES,
+                    multipart_chunksize=PART_BYTES,
+                    use_threads=False,
+                ),
+            )
+        stored = self.head(key)
+        wrong = self._difference(source, stored, metadata)
+        if wrong:
+            self.delete(key)
+            raise ObjectDamaged(f"{url}: {wrong}; it was deleted again")
+
+    def _difference(self, source: Path, stored: S3Object, metadata: dict[str, str]) -> str:
+        size = source.stat().st_size
+        if stored.size != size:
+            return f"{stored.size:,} bytes were stored of {size:,}"
+        if {**stored.metadata, **metadata} != stored.metadata:
+            return "the metadata was not stored"
+        if stored.etag == etag_of(source):
+            return ""
+        return "" if self._sha256(stored) == _sha256(source) else "the stored bytes differ"
+
+    def _sha256(self, stored: S3Object) -> str:
+        digest = hashlib.sha256()
+        with reaching(self.url(stored.key)):
+            body = self.client.get_object(Bucket=self.name, Key=stored.key)["Body"]
+            for chunk in body.iter_chunks(2**20):
+                digest.update(chunk)
+        return digest.hexdigest()
+
+
+def etag_of(file: Path) -> str:
+    """The ETag that `deliver` gives this file: MD5, or MD5 of the parts' MD5s and their number.
+
+    Source: "Checking object integrity", Amazon S3 User Guide.
+    """
+    parts = []
+    with file.open("rb") as data:
+        while chunk := data.read(PART_BYTES):
+            parts.append(hashlib.md5(chunk, usedforsecurity=False).digest())
+    if file.stat().st_size < PART_BYTES:
+        return parts[0].hex() if parts else hashlib.md5(b"", usedforsecurity=False).hexdigest()
+    return f"{hashlib.md5(b''.join(parts), usedforsecurity=False).hexdigest()}-{len(parts)}"
+
+
+def _sha256(file: Path) -> str:
+    digest = hashlib.sha256()
+    with file.open("rb") as data:
+        while chunk := data.read(2**20):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+@contextmanager
+def reaching(what: str) -> Iterator[None]:
+    """Turn botocore's errors into ours, naming `what`.
+
+    Raises:
+        InfrastructureError: nothing can be done there now: no connection, no valid credentials,
+            throttled, no such bucket, or an error inside the server.
+        ObjectMissing, ObjectChanged, ObjectDamaged, ItemFailed: this object only.
+    """
+    try:
+        yield
+    except ClientError as error:
+        raise _translated(error, what) from error
+    except (FlexibleChecksumError, IncompleteReadError, ResponseStreamingError) as error:
+        raise ObjectDamaged(f"{what}: it arrived damaged: {error}") from error
+    except ParamValidationError as error:
+        raise ItemFailed(f"{what}: {error}") from error
+    except BotoCoreError as error:
+        raise InfrastructureError(
+            f"{what} cannot be reached: {error}. Check the connection's endpoint and credentials."
+        ) from error
+
+
+def _translated(error: ClientError, what: str) -> ImageflowsError:
+    code = str(error.response.get("Error", {}).get("Code", ""))
+    status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+    if code == "NoSuchBucket":
+        return InfrastructureError(
+            f"{what}: the bucket does not exist: create it, or correct the parameter."
+        )
+    if code in _CREDENTIALS:
+        return InfrastructureError(
+            f"{what}: the credentials are refused ({code}): check the connection."
+        )
+    if code in _BUSY or status >= 500:
+        return InfrastructureError(f"{what}: the server is overloaded or broken: {error}")
+    if code in _MISSING:
+        return ObjectMissing(f"{what} does not exist")
+    if code in _CHANGED:
+        return ObjectChanged(
+            f"{what} changed while it was being read; the next run takes the new one"
+        )
+    if code in _DENIED:
+        return ItemFailed(f"{what}: access denied: the connection's policy must allow it")
+    return ItemFailed(f"{what}: {error}")

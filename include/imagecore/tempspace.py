@@ -1,0 +1,85 @@
+"""Temporary folders that do not outlive their process, however it dies."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import shutil
+import stat
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from imagecore.errors import DiskFull, InfrastructureError
+
+_LOCK = "lock"
+
+
+@contextmanager
+def temp_space() -> Iterator[Path]:
+    """A new folder, removed at the end.
+
+    Folders left by processes that were killed are removed first: each holds a lock that the
+    kernel lets go of when its process ends. Names are never used twice (libvips caches by name).
+    """
+    root = _root()
+    for folder in root.iterdir():
+        _remove_abandoned(folder)
+    folder = Path(tempfile.mkdtemp(dir=root))
+    with (folder / _LOCK).open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _root() -> Path:
+    root = Path(tempfile.gettempdir(), f"imageflows-{os.getuid()}")
+    root.mkdir(mode=0o700, exist_ok=True)
+    owner = root.lstat()
+    if owner.st_uid != os.getuid() or stat.S_IMODE(owner.st_mode) != 0o700 or root.is_symlink():
+        raise InfrastructureError(
+            f"The temporary folder {root} belongs to someone else or is open to others: remove "
+            "it, or set TMPDIR to another place."
+        )
+    return root
+
+
+def _remove_abandoned(folder: Path) -> None:
+    try:
+        lock = (folder / _LOCK).open("r+")
+    except OSError:
+        return  # being made or removed by its owner at this moment
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def disk_errors(folder: Path) -> Iterator[None]:
+    """Turn "no space left" while writing below `folder` into DiskFull."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise DiskFull(
+                f"No space left in {folder}: free some, or set TMPDIR to a larger disk."
+            ) from error
+        raise
+
+
+@contextmanager
+def temp_file(folder: Path, name: str) -> Iterator[Path]:
+    """A path below `folder`, whose file is removed at the end if there is one."""
+    path = folder / name
+    try:
+        yield path
+    finally:
+        with suppress(FileNotFoundError):
+            path.unlink()

@@ -1,0 +1,1 @@
+"""How the workflows reach the services around them."""

@@ -1,0 +1,107 @@
+"""The first step of every workflow: what is to be done, as a manifest cut into batches."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable, Iterable
+from dataclasses import asdict
+from functools import partial
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+from airflow.sdk import BaseOperator
+from airflow.sdk.configuration import conf
+
+from imagecore.manifest import Item, batch_size, write_manifest
+from imagecore.outcome import now
+from imagecore.report import write_json
+from imagecore.text import printable
+from imageflows.params import refuse_unknown
+from imageflows.work import folder_of_run, work_store
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+
+REMARKS = 1_000
+"""How many remarks plan.json lists; all are counted."""
+
+Remark = Callable[[str, str], None]
+
+
+class Remarks:
+    """What a plan found that is no item: (key, remark). All counted, the first ones kept."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.first: list[dict[str, str]] = []
+
+    def add(self, key: str, remark: str) -> None:
+        self.count += 1
+        if len(self.first) < REMARKS:
+            self.first.append({"key": printable(key), "remark": remark})
+
+
+class PlanOperator(BaseOperator):
+    """Lists the items of a run and writes them down: the manifest, and the batches it is cut into.
+
+    Subclasses give `items`. The run's parameters are read by their shared names: `limit`,
+    `max_fanout`, `images_per_task`, and `mode`, which for `dryrun` plans no batch.
+
+    Every try writes a folder of its own (`plan-1`, `plan-2` after the task was cleared), so that
+    nothing of an earlier plan, or of its outcomes, is mistaken for this one's.
+
+    Returns the batches' descriptors, to map over; XCom `plan` has the plan's folder.
+
+    :param min_batch: items that come to some four seconds of work: beyond `max_fanout` items, no
+        batch is smaller, so that Airflow's cost per task stays below 5 %.
+    """
+
+    def __init__(self, *, min_batch: int = 25, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.min_batch = min_batch
+
+    @abstractmethod
+    def items(self, context: Context, remark: Remark) -> Iterable[Item]:
+        """The items of this run; `remark` what was found that is none."""
+
+    def execute(self, context: Context) -> list[dict[str, Any]]:
+        params = context["params"]
+        dag_run, task_instance = context["dag_run"], context["ti"]
+        refuse_unknown(dag_run.conf, context["dag"].params)
+        store = work_store()
+        folder = f"{folder_of_run(context)}/plan-{task_instance.try_number}"
+        remarks = Remarks()
+        manifest, batches = write_manifest(
+            islice(self.items(context, remarks.add), params["limit"]),
+            store,
+            f"{folder}/manifest.jsonl",
+            partial(
+                batch_size,
+                max_fanout=params["max_fanout"],
+                max_tasks=conf.getint("core", "max_map_length"),
+                min_batch=self.min_batch,
+                images_per_task=params["images_per_task"],
+            ),
+        )
+        plan = {
+            "dag_id": dag_run.dag_id,
+            "run_id": dag_run.run_id,
+            "at": now(),
+            "mode": params["mode"],
+            "planned": manifest.count,
+            "batches": len(batches),
+            "sha256": manifest.sha256,
+            "params": dict(params),
+            "remarks": remarks.count,
+            "first_remarks": remarks.first,
+        }
+        write_json(store, f"{folder}/plan.json", plan)
+        task_instance.xcom_push(key="plan", value=folder)
+        self.log.info(
+            "Planned %d items in %d batches, %d remarks: %s",
+            manifest.count,
+            len(batches),
+            remarks.count,
+            manifest.uri,
+        )
+        return [] if params["mode"] == "dryrun" else [asdict(batch) for batch in batches]

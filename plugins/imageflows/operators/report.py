@@ -1,0 +1,109 @@
+"""The last step of every workflow: what happened, and whether that is good enough."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from typing import TYPE_CHECKING, Any
+
+from airflow.sdk import BaseOperator, TriggerRule
+
+from imagecore.errors import ImageflowsError, PlanRefused
+from imagecore.manifest import Batch
+from imagecore.outcome import State
+from imagecore.report import Report, make_report, write_json
+from imageflows.work import folder_of_run, read_plan, work_store
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+
+
+class RunFailed(ImageflowsError):
+    """More items failed than the run allows, or an item has no outcome."""
+
+
+class ReportOperator(BaseOperator):
+    """Joins the plan with the outcomes, writes the report, and decides the run's state.
+
+    It runs whatever became of the batches, and fails when more than `max_failed` items failed or
+    an item is in no outcome or in two. The message names them and the commands that run them again.
+
+    XCom `report` has the report's address and its counts, also when the task fails.
+
+    :param plan_task_id: the task that planned.
+    """
+
+    def __init__(self, *, plan_task_id: str = "plan", **kwargs: Any) -> None:
+        kwargs.setdefault("trigger_rule", TriggerRule.ALL_DONE)
+        super().__init__(**kwargs)
+        self.plan_task_id = plan_task_id
+
+    def execute(self, context: Context) -> None:
+        task_instance = context["ti"]
+        folder = task_instance.xcom_pull(task_ids=self.plan_task_id, key="plan")
+        batches = task_instance.xcom_pull(task_ids=self.plan_task_id)
+        if folder is None or batches is None:
+            raise PlanRefused(
+                "Nothing was planned, so nothing was done: "
+                f"see the log of task {self.plan_task_id}."
+            )
+        store, run = work_store(), folder_of_run(context)
+        plan = read_plan(store, folder)
+        report = make_report(store, [Batch(**batch) for batch in batches], run, folder)
+        again = commands(context, store.uri(f"{run}/failed.jsonl"))
+        document = {
+            **{name: plan[name] for name in ("dag_id", "run_id", "mode", "remarks")},
+            **report.as_json(),
+            "planned": plan["planned"],
+            "plan": store.uri(folder),
+            "run_again": again if report.problems else [],
+        }
+        uri = write_json(store, f"{run}/report.json", document)
+        task_instance.xcom_push(key="report", value={"report": uri, **document["counts"]})
+        self.log.info("Report: %s\n%s", uri, summary(plan, report))
+        if plan["mode"] != "dryrun":
+            self._judge(report, plan, context["params"]["max_failed"], again)
+
+    def _judge(self, report: Report, plan: dict[str, Any], allowed: int, again: list[str]) -> None:
+        wrong = []
+        if report.counts[State.FAILED] > allowed:
+            wrong.append(
+                f"{report.counts[State.FAILED]} items failed, {allowed} allowed (max_failed)"
+            )
+        if report.missing or report.stray or report.counts.total() != plan["planned"]:
+            wrong.append(
+                f"{plan['planned']} items were planned and {report.counts.total()} have an "
+                f"outcome: {report.missing} are missing, {report.stray} were never planned"
+            )
+        if wrong:
+            lines = [
+                f"{'; '.join(wrong)}.",
+                summary(plan, report),
+                "To run them again, any one of:",
+            ]
+            raise RunFailed("\n".join([*lines, *(f"  {command}" for command in again)]))
+
+
+def summary(plan: dict[str, Any], report: Report) -> str:
+    """A few lines for people: the counts, and the first items that did not end well."""
+    counts = ", ".join(f"{report.counts[state]} {state.value}" for state in State)
+    lines = [f"{plan['planned']} planned ({plan['mode']}): {counts}, {report.missing} missing"]
+    lines += [f"  {key}: {state}: {reason}" for key, state, reason in report.problems]
+    total = report.missing + report.counts[State.FAILED] + report.counts[State.QUARANTINED]
+    if total > len(report.problems):
+        lines.append(f"  … and {total - len(report.problems)} more, in outcomes.jsonl")
+    return "\n".join(lines)
+
+
+def commands(context: Context, failed_uri: str) -> list[str]:
+    """The three ways to run again what failed, ready to paste into a shell."""
+    run = context["dag_run"]
+    day = run.logical_date or run.run_after
+    conf = json.dumps({"manifest_uri": failed_uri})
+    dag_id, run_id, date = shlex.quote(run.dag_id), shlex.quote(run.run_id), day.isoformat()
+    return [
+        f"airflow dags clear {dag_id} --run-id {run_id} --only-failed -y",
+        f"airflow dags trigger {dag_id} --conf {shlex.quote(conf)}",
+        f"airflow backfill create --dag-id {dag_id} --from-date {date} --to-date {date} "
+        "--reprocess-behavior failed",
+    ]

@@ -1,0 +1,128 @@
+"""Parameters: the ones all workflows share, and settings that give the others their defaults."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from airflow.sdk import Param
+from airflow.sdk.configuration import conf
+
+from imagecore.errors import PlanRefused
+
+MAPPED_TASKS = 1024
+"""`core.max_map_length` as Airflow ships it: the most mapped tasks a parameter may ask for."""
+
+
+def setting(name: str, default: str) -> str:
+    """An installation's own default, from the section `[imageflows]` of airflow.cfg.
+
+    `AIRFLOW__IMAGEFLOWS__<NAME>` in the environment serves as well.
+    """
+    return conf.get("imageflows", name, fallback=default)
+
+
+def shared_params(*, modes: tuple[str, ...] = ("copy", "dryrun")) -> dict[str, Param]:
+    """The parameters every workflow has, under the same names. The first mode is the default."""
+    return {
+        "mode": Param(
+            modes[0],
+            type="string",
+            enum=list(modes),
+            title="Mode",
+            description="`dryrun` plans and reports, and writes nothing but the plan.",
+            section="What to do",
+        ),
+        "prefix": Param(
+            None,
+            type=["null", "string"],
+            title="Prefix",
+            description="Every picture of the source below this prefix, with or without a note.",
+            section="What to do",
+        ),
+        "manifest_uri": Param(
+            None,
+            type=["null", "string"],
+            pattern=r"^(file|s3)://.+\.jsonl$",
+            title="Manifest",
+            description="Exactly the items of this file: an earlier run's failed.jsonl.",
+            section="What to do",
+        ),
+        "limit": Param(
+            None,
+            type=["null", "integer"],
+            minimum=1,
+            title="Limit",
+            description="At most this many items, the first by name.",
+            section="What to do",
+        ),
+        "force": Param(
+            False,
+            type="boolean",
+            title="Force",
+            description="Do again what is up to date.",
+            section="What to do",
+        ),
+        "max_failed": Param(
+            0,
+            type="integer",
+            minimum=0,
+            title="Failures allowed",
+            description="The run fails when more items than this failed.",
+            section="What to do",
+        ),
+        "max_fanout": Param(
+            100,
+            type="integer",
+            minimum=1,
+            maximum=MAPPED_TASKS,
+            title="Most mapped tasks",
+            description="Up to so many images, one task an image; beyond, the batches grow.",
+            section="Fan-out",
+        ),
+        "images_per_task": Param(
+            None,
+            type=["null", "integer"],
+            minimum=1,
+            title="Images a task",
+            description="Batches of exactly this size, whatever the number of images.",
+            section="Fan-out",
+        ),
+    }
+
+
+def bucket_params(workflow: str, *roles: str) -> dict[str, Param]:
+    """A connection, and a bucket for each role; their defaults are the installation's settings."""
+    where = {
+        "aws_conn_id": Param(
+            setting("aws_conn_id", "imageflows_s3"),
+            type="string",
+            minLength=1,
+            title="Connection",
+            description="The Airflow connection to S3.",
+            section="Where",
+        )
+    }
+    for role in roles:
+        where[f"{role}_bucket"] = Param(
+            setting(f"{workflow}_{role}_bucket", f"imageflows-{role}"),
+            type="string",
+            pattern=r"^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$",
+            title=f"{role.capitalize()} bucket",
+            description=f"Default: [imageflows] {workflow}_{role}_bucket in airflow.cfg.",
+            section="Where",
+        )
+    return where
+
+
+def refuse_unknown(conf: Mapping[str, Any] | None, known: Mapping[str, Any]) -> None:
+    """Airflow accepts parameters nobody knows, so that a typo would run with the default.
+
+    Raises:
+        PlanRefused: naming them, and those there are.
+    """
+    unknown = sorted(set(conf or {}) - set(known))
+    if unknown:
+        raise PlanRefused(
+            f"Unknown parameter {', '.join(unknown)}. This DAG has: {', '.join(sorted(known))}."
+        )

@@ -1,0 +1,97 @@
+"""The work store as the installation sets it, and the folders of a run."""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from imagecore.errors import InfrastructureError, PlanRefused
+from imagecore.manifest import Item, decode
+from imagecore.workstore import WorkStore, local_work_store, run_folder, split_uri
+from imageflows.params import setting
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+
+
+def work_store() -> WorkStore:
+    """The work store of `[imageflows] work_store`."""
+    home = os.path.expanduser(os.environ.get("AIRFLOW_HOME", "~/airflow"))
+    return open_store(setting("work_store", f"file://{home}/work"))
+
+
+def open_store(url: str) -> WorkStore:
+    """The store of `file://…` or `s3://conn_id@bucket/prefix`.
+
+    Raises:
+        InfrastructureError: the URL is neither, or its connection does not serve.
+    """
+    parts = urlsplit(url)
+    if parts.scheme == "file" and not parts.netloc and parts.path:
+        return local_work_store(url)
+    if parts.scheme == "s3" and parts.username and parts.hostname:
+        return _s3_store(url, parts.username, parts.hostname, parts.path.strip("/"))
+    raise InfrastructureError(
+        f"The work store {url!r} is neither file:///folder nor s3://conn_id@bucket/prefix: "
+        "correct [imageflows] work_store."
+    )
+
+
+def _s3_store(url: str, conn_id: str, bucket: str, prefix: str) -> WorkStore:
+    from airflow.providers.amazon.aws.hooks.s3 import S3Hook
+    from obstore.auth.boto3 import Boto3CredentialProvider
+    from obstore.store import S3Store
+
+    hook = S3Hook(aws_conn_id=conn_id)
+    endpoint = hook.conn_config.get_service_endpoint_url("s3")
+    options: dict[str, Any] = {"endpoint": endpoint} if endpoint else {}
+    store = S3Store(
+        bucket,
+        prefix=prefix or None,
+        region=hook.region_name or "us-east-1",
+        credential_provider=Boto3CredentialProvider(hook.get_session()),
+        client_options={"allow_http": True},
+        **options,
+    )
+    return WorkStore(url.rstrip("/"), store)
+
+
+def folder_of_run(context: Context) -> str:
+    """The path of this run below the work store's root."""
+    run = context["dag_run"]
+    return run_folder(run.dag_id, run.run_id)
+
+
+def read_items(uri: str) -> list[Item]:
+    """The items of a manifest that a parameter names.
+
+    A `file://` manifest must lie in the work store: a parameter may not read any file there is.
+
+    Raises:
+        PlanRefused: it is elsewhere, missing, or no manifest.
+    """
+    store = work_store()
+    if uri.startswith(f"{store.url}/"):
+        path = uri.removeprefix(f"{store.url}/")
+    elif uri.startswith("s3://"):
+        folder, path = split_uri(uri)
+        store = open_store(folder)
+    else:
+        raise PlanRefused(
+            f"manifest_uri {uri} is not in the work store {store.url}: copy the manifest there, "
+            "or give an s3:// address."
+        )
+    try:
+        return decode(store.get(path), uri)
+    except FileNotFoundError as error:
+        raise PlanRefused(f"manifest_uri {uri} does not exist.") from error
+    except ValueError as error:
+        raise PlanRefused(f"manifest_uri {uri}: {error}") from error
+
+
+def read_plan(store: WorkStore, folder: str) -> dict[str, Any]:
+    """The plan.json of a plan's folder."""
+    plan: dict[str, Any] = json.loads(store.get(f"{folder}/plan.json"))
+    return plan
