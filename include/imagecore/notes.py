@@ -65,7 +65,7 @@ def picture(key: str, path: str | None = None, copyright: bool | None = None) ->
         raise ItemRefused('"path" must end with a slash: it is the folder the result goes to')
     if {".", ".."} & {*key.split("/"), *path.split("/")}:
         raise ItemRefused('"." and ".." as part of a key are refused: servers disagree on them')
-    item = {"key": key, "path": path, "copyright": copyright, "notes": []}
+    item: Item = {"key": key, "path": path, "copyright": copyright, "notes": []}
     if len(target_key(item).encode()) > 1024:
         raise ItemRefused("the result's key would be longer than the 1,024 bytes S3 allows")
     return item

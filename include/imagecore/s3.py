@@ -158,8 +158,9 @@ class Bucket:
     def copy(self, key: str, target: str) -> None:
         """Copy an object of up to 5 GB within the bucket, inside the server."""
         with reaching(self.url(key)):
-            source = {"Bucket": self.name, "Key": key}
-            self.client.copy_object(Bucket=self.name, Key=target, CopySource=source)
+            self.client.copy_object(
+                Bucket=self.name, Key=target, CopySource={"Bucket": self.name, "Key": key}
+            )
 
     def delete(self, key: str) -> None:
         """Delete an object; one that is gone already is no error."""
