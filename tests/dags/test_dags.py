@@ -1,0 +1,86 @@
+"""Every DAG: it loads, says what it is, and asks for nothing that is not there."""
+
+import json
+import subprocess
+import sys
+from datetime import timedelta
+from pathlib import Path
+
+import pendulum
+import pytest
+from airflow.serialization.serialized_objects import DagSerialization
+
+from docs.generate import load_dags
+from imageflows.retry import RETRY_POLICY
+
+ROOT = Path(__file__).resolve().parents[2]
+DAGS = load_dags()
+POOLS = json.loads((ROOT / "config" / "pools.json").read_text())
+
+every_dag = pytest.mark.parametrize("dag", DAGS.values(), ids=DAGS.keys())
+
+
+def test_every_file_is_one_dag_of_its_name():
+    assert sorted(DAGS) == sorted(path.stem for path in (ROOT / "dags").glob("*.py"))
+
+
+@every_dag
+def test_a_dag_fits_on_a_screen_below_its_docstring(dag):
+    text = Path(dag.fileloc).read_text()
+    assert len(text.split('"""', 2)[2].splitlines()) < 60
+
+
+@every_dag
+def test_a_dag_explains_itself_and_the_three_ways_to_run_again(dag):
+    for way in ("--only-failed", "manifest_uri"):
+        assert way in dag.doc_md
+    if dag.timetable.can_be_scheduled:
+        assert "airflow backfill create" in dag.doc_md
+
+
+@every_dag
+def test_every_parameter_is_described_and_has_a_valid_default(dag):
+    dag.params.validate()
+    for name in dag.params:
+        schema = dag.params.get_param(name).schema
+        assert dag.params.get_param(name).description, name
+        assert {"title", "section", "type"} <= schema.keys(), name
+
+
+@every_dag
+def test_a_dag_never_starts_by_itself_for_the_past(dag):
+    assert dag.catchup is False
+
+
+@every_dag
+def test_every_task_waits_in_a_pool_that_exists_and_knows_what_to_retry(dag):
+    for task in dag.tasks:
+        kwargs = getattr(task, "partial_kwargs", {})
+        assert (kwargs.get("pool") or task.pool) in {"default_pool", *POOLS}, task.task_id
+        assert (kwargs.get("retry_policy") or task.retry_policy) is RETRY_POLICY, task.task_id
+
+
+def test_the_generated_page_is_what_the_dags_say():
+    done = subprocess.run(
+        [sys.executable, "docs/generate.py", "--check"], cwd=ROOT, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(
+    ("run_after", "hours"),
+    [
+        pytest.param("2026-03-07T12:00", 24, id="an ordinary day"),
+        pytest.param("2026-03-08T12:00", 23, id="clocks go forward"),
+        pytest.param("2026-11-01T12:00", 25, id="clocks go back"),
+    ],
+)
+def test_pyramids_are_made_at_half_past_five_in_new_york_all_year(run_after, hours):
+    new_york = pendulum.timezone("America/New_York")
+    serialized = DagSerialization.from_dict(DagSerialization.to_dict(DAGS["pyramid_tiff"]))
+    day = pendulum.parse(run_after, tz="America/New_York")
+    interval = serialized.timetable.infer_manual_data_interval(run_after=day)
+    for end in (interval.start, interval.end):
+        local = end.astimezone(new_york)
+        assert (local.hour, local.minute) == (5, 30)
+    assert interval.end - interval.start == timedelta(hours=hours)
