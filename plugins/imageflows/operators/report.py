@@ -98,7 +98,7 @@ def summary(plan: dict[str, Any], report: Report) -> str:
 def commands(context: Context, failed_uri: str) -> list[str]:
     """The three ways to run again what failed, ready to paste into a shell."""
     run = context["dag_run"]
-    day = run.logical_date or run.run_after
+    day = context.get("data_interval_start") or run.logical_date or run.run_after
     conf = json.dumps({"manifest_uri": failed_uri})
     dag_id, run_id, date = shlex.quote(run.dag_id), shlex.quote(run.run_id), day.isoformat()
     return [

@@ -1,0 +1,122 @@
+"""Whole runs of the project's DAGs: the real task runner, on moto's S3."""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from airflow.models.dagbundle import DagBundleModel
+from airflow.models.serialized_dag import SerializedDagModel
+from airflow.sdk import DAG
+from airflow.serialization.definitions.dag import SerializedDAG
+from airflow.serialization.serialized_objects import LazyDeserializedDAG
+from airflow.utils.db import initdb
+from airflow.utils.session import create_session
+
+from docs.generate import load_dags
+from imagecore.workstore import run_folder
+
+
+@pytest.fixture(scope="session")
+def dags() -> dict[str, DAG]:
+    """The project's DAGs, known to an Airflow database of this test session."""
+    initdb()
+    found = load_dags()
+    with create_session() as session:
+        session.merge(DagBundleModel(name="testing"))
+        session.flush()
+        for dag in found.values():
+            lazy = LazyDeserializedDAG.from_dag(dag)
+            SerializedDAG.bulk_write_to_db("testing", None, [lazy], session=session)
+            SerializedDagModel.write_dag(lazy, bundle_name="testing", session=session)
+    return found
+
+
+@pytest.fixture(scope="session")
+def defaults(dags: dict[str, DAG]) -> dict[str, dict[str, Any]]:
+    """The parameters' defaults of each DAG."""
+    return {dag_id: dag.params.dump() for dag_id, dag in dags.items()}
+
+
+@dataclass
+class Pyramids:
+    """Three buckets, and what a run of `pyramid_tiff` makes of them."""
+
+    client: Any
+    dag: DAG
+    work: Path
+    source: str
+    process: str
+    image: str
+    defaults: dict[str, Any]
+    """Given with every run: DAG.test leaves a run's parameters behind for the next one."""
+
+    def upload(self, key: str, data: bytes, **note: str) -> None:
+        """Put a picture into the source bucket, and the note that its upload would have made."""
+        self.put(key, data)
+        folder, _, name = key.rpartition("/")
+        text = {"key": key, "path": f"{folder}/"} | note
+        self.put_note(f"rbsc/{name.rpartition('.')[0]}.json", json.dumps(text).encode())
+
+    def put(self, key: str, data: bytes) -> None:
+        """Put a picture into the source bucket, without a note."""
+        self.client.put_object(Bucket=self.source, Key=key, Body=data)
+
+    def put_note(self, key: str, data: bytes) -> None:
+        self.client.put_object(Bucket=self.process, Key=key, Body=data)
+
+    def run(self, **conf: Any) -> tuple[str, dict[str, dict[str, Any]]]:
+        """Run the DAG; its state, and the outcome of each key."""
+        where = {
+            "source_bucket": self.source,
+            "process_bucket": self.process,
+            "image_bucket": self.image,
+        }
+        run = self.dag.test(run_conf=self.defaults | where | conf)
+        self.folder = self.work / run_folder("pyramid_tiff", run.run_id)
+        try:
+            lines = (self.folder / "outcomes.jsonl").read_text().splitlines()
+        except FileNotFoundError:
+            return str(run.state), {}
+        return str(run.state), {(o := json.loads(line))["key"]: o for line in lines}
+
+    def keys(self, bucket: str) -> set[str]:
+        listing = self.client.list_objects_v2(Bucket=bucket)
+        return {entry["Key"] for entry in listing.get("Contents", ())}
+
+    def result(self, key: str) -> bytes:
+        return self.client.get_object(Bucket=self.image, Key=key)["Body"].read()
+
+    def report(self) -> dict[str, Any]:
+        return json.loads((self.folder / "report.json").read_text())
+
+
+@pytest.fixture
+def pyramids(
+    dags: dict[str, DAG],
+    defaults: dict[str, dict[str, Any]],
+    s3_client: Any,
+    s3_endpoint: str,
+    new_bucket: Callable[[str], str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Pyramids:
+    connection = {
+        "conn_type": "aws",
+        "login": "test",
+        "password": "test",
+        "extra": {"endpoint_url": s3_endpoint, "region_name": "us-east-1"},
+    }
+    monkeypatch.setenv("AIRFLOW_CONN_IMAGEFLOWS_S3", json.dumps(connection))
+    monkeypatch.setenv("AIRFLOW__IMAGEFLOWS__WORK_STORE", f"file://{tmp_path}/work")
+    return Pyramids(
+        s3_client,
+        dags["pyramid_tiff"],
+        tmp_path / "work",
+        new_bucket("source"),
+        new_bucket("process"),
+        new_bucket("image"),
+        defaults["pyramid_tiff"],
+    )

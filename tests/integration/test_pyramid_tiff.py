@@ -1,0 +1,324 @@
+"""The whole workflow, from a note to a verified pyramid: every task through Airflow's runner."""
+
+import io
+import json
+from pathlib import Path
+
+import pytest
+import skimage
+import tifffile
+
+from imagecore.errors import ItemFailed
+from imagecore.s3 import Bucket
+
+PICTURES = Path(skimage.__file__).parent / "data"
+ROCKET = (PICTURES / "rocket.jpg").read_bytes()
+COFFEE = (PICTURES / "coffee.png").read_bytes()
+RETINA = (PICTURES / "retina.jpg").read_bytes()
+
+
+def sizes(pyramid: bytes) -> list[tuple[int, int]]:
+    with tifffile.TiffFile(io.BytesIO(pyramid)) as tiff:
+        return [(page.imagewidth, page.imagelength) for page in tiff.pages]
+
+
+def states(outcomes: dict) -> dict[str, str]:
+    return {key: outcome["state"] for key, outcome in outcomes.items()}
+
+
+def forbid_fetching(monkeypatch) -> None:
+    def fetch(self, found, target):
+        raise AssertionError(f"{found.key} was fetched")
+
+    monkeypatch.setattr(Bucket, "fetch", fetch)
+
+
+def test_a_noted_picture_becomes_a_pyramid_and_its_note_goes(pyramids):
+    pyramids.upload("digital/space/rocket.jpg", ROCKET)
+    state, outcomes = pyramids.run()
+    assert state == "success"
+    assert states(outcomes) == {"digital/space/rocket.jpg": "done"}
+    assert sizes(pyramids.result("digital/space/rocket.tif")) == [(640, 427), (320, 213)]
+    assert pyramids.keys(pyramids.process) == set()
+
+
+def test_a_pyramid_carries_what_viewers_and_the_next_run_need(pyramids):
+    pyramids.upload("digital/rocket.jpg", ROCKET)
+    pyramids.run()
+    found = pyramids.client.head_object(Bucket=pyramids.image, Key="digital/rocket.tif")
+    assert found["ContentType"] == "image/tiff"
+    known = {name: found["Metadata"][name] for name in ("width", "height", "pages", "tilesize")}
+    assert known == {"width": "640", "height": "427", "pages": "2", "tilesize": "512"}
+    source = pyramids.client.head_object(Bucket=pyramids.source, Key="digital/rocket.jpg")
+    assert found["Metadata"]["source-etag"] == source["ETag"].strip('"')
+    assert found["Metadata"]["bytes"] == str(found["ContentLength"])
+
+
+def test_what_is_up_to_date_is_skipped_without_being_fetched(pyramids, monkeypatch):
+    pyramids.upload("digital/rocket.jpg", ROCKET)
+    pyramids.run()
+    pyramids.upload("digital/rocket.jpg", ROCKET)
+    forbid_fetching(monkeypatch)
+    state, outcomes = pyramids.run()
+    assert (state, states(outcomes)) == ("success", {"digital/rocket.jpg": "skipped"})
+    assert pyramids.keys(pyramids.process) == set()
+
+
+@pytest.mark.parametrize("change", [{"force": True}, {"preset": "iiif"}, {"tile": 256}])
+def test_force_or_another_recipe_makes_it_again(pyramids, change):
+    pyramids.upload("digital/rocket.jpg", ROCKET)
+    pyramids.run()
+    _, outcomes = pyramids.run(prefix="digital/", **change)
+    assert states(outcomes) == {"digital/rocket.jpg": "done"}
+
+
+def test_a_changed_source_is_made_again(pyramids):
+    pyramids.upload("digital/rocket.jpg", ROCKET)
+    pyramids.run()
+    pyramids.upload("digital/rocket.jpg", RETINA)
+    _, outcomes = pyramids.run()
+    assert states(outcomes) == {"digital/rocket.jpg": "done"}
+    assert sizes(pyramids.result("digital/rocket.tif"))[0] == (1411, 1411)
+
+
+def test_a_truncated_picture_is_quarantined_with_its_reason_and_the_others_are_made(pyramids):
+    pyramids.upload("digital/cut.jpg", ROCKET[: len(ROCKET) // 2])
+    pyramids.upload("digital/rocket.jpg", ROCKET)
+    state, outcomes = pyramids.run()
+    assert state == "success"
+    assert states(outcomes) == {"digital/cut.jpg": "quarantined", "digital/rocket.jpg": "done"}
+    assert pyramids.keys(pyramids.process) == {"quarantine/digital/cut.jpg.json"}
+    note = pyramids.client.get_object(
+        Bucket=pyramids.process, Key="quarantine/digital/cut.jpg.json"
+    )["Body"].read()
+    assert json.loads(note)["reason"] == outcomes["digital/cut.jpg"]["reason"]
+    assert pyramids.keys(pyramids.image) == {"digital/rocket.tif"}
+
+
+def test_a_mended_picture_leaves_quarantine(pyramids):
+    pyramids.upload("digital/cut.jpg", ROCKET[: len(ROCKET) // 2])
+    pyramids.run()
+    pyramids.upload("digital/cut.jpg", ROCKET)
+    _, outcomes = pyramids.run()
+    assert states(outcomes) == {"digital/cut.jpg": "done"}
+    assert pyramids.keys(pyramids.process) == set()
+
+
+def test_a_failed_picture_keeps_its_note_and_failed_jsonl_runs_it_again(pyramids, monkeypatch):
+    pyramids.upload("digital/rocket.jpg", ROCKET)
+    pyramids.upload("digital/coffee.png", COFFEE)
+    with monkeypatch.context() as patch:
+        deliver = Bucket.deliver
+
+        def refuse_one(self, source, key, *rest):
+            if "coffee" in key:
+                raise ItemFailed("the bucket is read-only today")
+            deliver(self, source, key, *rest)
+
+        patch.setattr(Bucket, "deliver", refuse_one)
+        state, outcomes = pyramids.run()
+    assert state == "failed"
+    assert states(outcomes) == {"digital/coffee.png": "failed", "digital/rocket.jpg": "done"}
+    assert pyramids.keys(pyramids.process) == {"rbsc/coffee.json"}
+    assert pyramids.report()["problems"] == [
+        {
+            "key": "digital/coffee.png",
+            "state": "failed",
+            "reason": "the bucket is read-only today",
+        }
+    ]
+    state, outcomes = pyramids.run(manifest_uri=f"file://{pyramids.folder}/failed.jsonl")
+    assert (state, states(outcomes)) == ("success", {"digital/coffee.png": "done"})
+    assert pyramids.keys(pyramids.process) == set()
+
+
+def test_two_sources_of_one_result_are_both_refused_by_name(pyramids):
+    pyramids.put("digital/a.jpg", ROCKET)
+    pyramids.put("digital/a.png", COFFEE)
+    for number, key in enumerate(("digital/a.jpg", "digital/a.png")):
+        note = {"key": key, "path": "digital/"}
+        pyramids.put_note(f"rbsc/{number}.json", json.dumps(note).encode())
+    _, outcomes = pyramids.run()
+    assert states(outcomes) == dict.fromkeys(("digital/a.jpg", "digital/a.png"), "quarantined")
+    for outcome in outcomes.values():
+        assert "digital/a.jpg, digital/a.png would all become digital/a.tif" in outcome["reason"]
+    assert pyramids.keys(pyramids.image) == set()
+
+
+def test_a_result_of_another_living_picture_is_not_overwritten(pyramids):
+    pyramids.upload("digital/a.jpg", ROCKET)
+    pyramids.run()
+    before = pyramids.result("digital/a.tif")
+    pyramids.upload("digital/a.png", COFFEE)
+    _, outcomes = pyramids.run()
+    assert states(outcomes) == {"digital/a.png": "quarantined"}
+    assert "the pyramid of another picture, digital/a.jpg" in outcomes["digital/a.png"]["reason"]
+    assert pyramids.result("digital/a.tif") == before
+    pyramids.client.delete_object(Bucket=pyramids.source, Key="digital/a.jpg")
+    _, outcomes = pyramids.run(prefix="digital/")
+    assert states(outcomes) == {"digital/a.png": "done"}
+
+
+def test_a_pyramid_never_overwrites_its_own_source(pyramids):
+    tiff = io.BytesIO()
+    tifffile.imwrite(tiff, tifffile.imread(PICTURES / "multipage_rgb.tif")[0])
+    pyramids.upload("digital/scan.tif", tiff.getvalue())
+    _, outcomes = pyramids.run(image_bucket=pyramids.source)
+    assert states(outcomes) == {"digital/scan.tif": "quarantined"}
+    assert (
+        pyramids.client.get_object(Bucket=pyramids.source, Key="digital/scan.tif")["Body"].read()
+        == tiff.getvalue()
+    )
+
+
+def test_folder_markers_are_remarked_and_unreadable_notes_quarantined_unharmed(pyramids):
+    pyramids.put_note("rbsc/", b"")
+    pyramids.put_note("rbsc/readme.txt", b"hello")
+    pyramids.put_note("rbsc/bad.json", b"{key: 'no quotes'}")
+    pyramids.upload("digital/rocket.jpg", ROCKET)
+    state, outcomes = pyramids.run()
+    assert state == "success"
+    assert states(outcomes) == {"digital/rocket.jpg": "done", "rbsc/bad.json": "quarantined"}
+    assert pyramids.report()["remarks"] == 2
+    assert pyramids.keys(pyramids.process) == {
+        "rbsc/", "rbsc/readme.txt", "quarantine/rbsc/bad.json", "quarantine/rbsc/bad.json.json",
+    }  # fmt: skip
+
+
+def test_a_deleted_source_is_quarantined_not_forgotten(pyramids):
+    pyramids.upload("digital/rocket.jpg", ROCKET)
+    pyramids.client.delete_object(Bucket=pyramids.source, Key="digital/rocket.jpg")
+    _, outcomes = pyramids.run()
+    assert states(outcomes) == {"digital/rocket.jpg": "quarantined"}
+    assert "does not exist" in outcomes["digital/rocket.jpg"]["reason"]
+    assert pyramids.keys(pyramids.process) == {"quarantine/digital/rocket.jpg.json"}
+
+
+def test_copyright_limits_hold_also_when_a_later_run_has_no_note(pyramids):
+    pyramids.upload("digital/retina.jpg", RETINA, copyrightStatus="Copyright")
+    pyramids.run()
+    assert sizes(pyramids.result("digital/retina.tif"))[0] == (560, 560)
+    _, outcomes = pyramids.run(prefix="digital/", force=True)
+    assert states(outcomes) == {"digital/retina.jpg": "done"}
+    assert sizes(pyramids.result("digital/retina.tif"))[0] == (560, 560)
+
+
+def test_a_note_written_anew_meanwhile_stays(pyramids, monkeypatch):
+    pyramids.upload("digital/rocket.jpg", ROCKET)
+    deliver = Bucket.deliver
+
+    def renote(self, *arguments):
+        deliver(self, *arguments)
+        pyramids.put_note("rbsc/rocket.json", b'{"key": "digital/rocket.jpg", "path": "digital/" }')
+
+    monkeypatch.setattr(Bucket, "deliver", renote)
+    _, outcomes = pyramids.run()
+    assert states(outcomes) == {"digital/rocket.jpg": "done"}
+    assert pyramids.keys(pyramids.process) == {"rbsc/rocket.json"}
+
+
+def test_a_source_replaced_while_it_is_made_fails_and_keeps_its_note(pyramids, monkeypatch):
+    pyramids.upload("digital/rocket.jpg", ROCKET)
+    deliver = Bucket.deliver
+
+    def replace(self, *arguments):
+        deliver(self, *arguments)
+        pyramids.put("digital/rocket.jpg", RETINA)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Bucket, "deliver", replace)
+        state, outcomes = pyramids.run()
+    assert (state, states(outcomes)) == ("failed", {"digital/rocket.jpg": "failed"})
+    assert "changed meanwhile" in outcomes["digital/rocket.jpg"]["reason"]
+    assert pyramids.keys(pyramids.process) == {"rbsc/rocket.json"}
+    _, outcomes = pyramids.run()
+    assert sizes(pyramids.result("digital/rocket.tif"))[0] == (1411, 1411)
+
+
+def test_a_dry_run_changes_no_bucket(pyramids):
+    pyramids.upload("digital/rocket.jpg", ROCKET)
+    state, outcomes = pyramids.run(mode="dryrun")
+    assert (state, outcomes) == ("success", {})
+    assert pyramids.report()["planned"] == 1
+    assert pyramids.keys(pyramids.image) == set()
+    assert pyramids.keys(pyramids.process) == {"rbsc/rocket.json"}
+
+
+def test_a_prefix_takes_every_picture_below_it_and_a_limit_the_first(pyramids):
+    for key in ("digital/a/1.jpg", "digital/a/2.JPG", "digital/b/3.jpg", "digital/a/.4.jpg"):
+        pyramids.put(key, ROCKET)
+    pyramids.put("digital/a/list.xml", b"<list/>")
+    _, outcomes = pyramids.run(prefix="digital/a/")
+    assert states(outcomes) == {"digital/a/1.jpg": "done", "digital/a/2.JPG": "done"}
+    assert pyramids.report()["remarks"] == 2
+    _, outcomes = pyramids.run(prefix="digital/", limit=1)
+    assert list(outcomes) == ["digital/a/1.jpg"]
+
+
+HOSTILE_KEYS = [
+    "digital/ü ñ 図.jpg",
+    "digital//double.jpg",
+    "digital/a/../up.jpg",
+    "digital/./here.jpg",
+    "/leading.jpg",
+    "digital/per%2Fcent.jpg",
+    "digital/a+b c&d=e.jpg",
+    "digital/quote'\".jpg",
+    "digital/<img src=x onerror=alert(1)>.jpg",
+    "digital/tab\tbell\x07.jpg",
+    "digital/back\\slash.jpg",
+    "digital/" + "x" * 900 + ".jpg",
+    "digital/.hidden.jpg",
+    "digital/noextension",
+    "digital/..",
+    "digital/rocket.jpg/",
+]
+
+
+def test_every_hostile_key_ends_in_exactly_one_outcome(pyramids):
+    for number, key in enumerate(HOSTILE_KEYS):
+        pyramids.put(key, ROCKET)
+        folder = key.rpartition("/")[0]
+        note = {"key": key, "path": f"{folder}/" if folder else ""}
+        pyramids.put_note(f"rbsc/{number}.json", json.dumps(note).encode())
+    state, outcomes = pyramids.run()
+    assert state == "success"
+    refused = {
+        "digital/a/../up.jpg", "digital/./here.jpg", "digital/..", "digital/rocket.jpg/",
+    }  # fmt: skip
+    ends = states(outcomes)
+    assert {key for key, end in ends.items() if end == "done"} == set(HOSTILE_KEYS) - refused
+    assert {end for key, end in ends.items() if key not in HOSTILE_KEYS} == {"quarantined"}
+    assert not [key for key in pyramids.keys(pyramids.process) if key.startswith("rbsc/")]
+    assert len(pyramids.keys(pyramids.image)) == len(HOSTILE_KEYS) - len(refused)
+
+
+def test_the_work_store_may_lie_in_s3(pyramids, new_bucket, monkeypatch):
+    bucket = new_bucket("work")
+    monkeypatch.setenv("AIRFLOW__IMAGEFLOWS__WORK_STORE", f"s3://imageflows_s3@{bucket}/some/work")
+    pyramids.upload("digital/rocket.jpg", ROCKET)
+    state, _ = pyramids.run()
+    assert state == "success"
+    names = {key.rpartition("/")[2] for key in pyramids.keys(bucket)}
+    assert {"manifest.jsonl", "plan.json", "report.json", "outcomes.jsonl"} <= names
+    assert all(key.startswith("some/work/pyramid_tiff/") for key in pyramids.keys(bucket))
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"prefix": "digital/", "manifest_uri": "file:///x/failed.jsonl"}, "both set"),
+        ({"manifest_uri": "file:///etc/failed.jsonl"}, "not in the work store"),
+        ({"image_bucket": "no-such-bucket"}, "no-such-bucket does not exist: create it"),
+        ({"prefx": "digital/"}, "Unknown parameter prefx"),
+        ({"aws_conn_id": "no_such_connection"}, "no_such_connection"),
+    ],
+)
+def test_what_is_wrong_is_named_and_nothing_is_touched(pyramids, wrong, said, capfd, monkeypatch):
+    monkeypatch.setattr(pyramids.dag.get_task("plan"), "retries", 0)
+    pyramids.upload("digital/rocket.jpg", ROCKET)
+    state, outcomes = pyramids.run(**wrong)
+    assert (state, outcomes) == ("failed", {})
+    assert said in "".join(capfd.readouterr())
+    assert pyramids.keys(pyramids.image) == set()
+    assert pyramids.keys(pyramids.process) == {"rbsc/rocket.json"}
