@@ -1,5 +1,6 @@
 """What all tests share: an Airflow home of their own, a work store, and a real S3 over HTTP."""
 
+import logging
 import os
 import sys
 import tempfile
@@ -67,6 +68,7 @@ def s3_endpoint() -> Iterator[str]:
     """moto's S3 server, spoken to over HTTP."""
     from moto.server import ThreadedMotoServer
 
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
     host, port = server.get_host_and_port()
