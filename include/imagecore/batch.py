@@ -6,7 +6,7 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable
-from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from concurrent.futures import ThreadPoolExecutor, wait
 from threading import Event, Lock
 
 from imagecore.errors import ImageflowsError, InfrastructureError, ItemRefused
@@ -54,8 +54,12 @@ def run_batch(
                 item = next(queue, None)
             if item is None:
                 return
-            outcome = attempt(process, item)
-            record.record(outcome)
+            try:
+                outcome = attempt(process, item)
+                record.record(outcome)
+            except BaseException:
+                stop.set()
+                raise
             progress.count(outcome)
 
     with ThreadPoolExecutor(threads, thread_name_prefix="item") as pool:
@@ -63,9 +67,7 @@ def run_batch(
         try:
             pending = set(workers)
             while pending:
-                ended, pending = wait(pending, progress_seconds, FIRST_EXCEPTION)
-                if any(worker.exception() for worker in ended):
-                    stop.set()
+                pending = wait(pending, progress_seconds).not_done
                 if pending:
                     progress.show()
         finally:
@@ -85,7 +87,7 @@ def attempt(process: Process, item: Item) -> Outcome:
     started = time.monotonic()
     key = item["key"]
     try:
-        result = process(item)
+        result = _recordable(process(item))
     except InfrastructureError:
         raise
     except ItemRefused as error:
@@ -100,6 +102,12 @@ def attempt(process: Process, item: Item) -> Outcome:
         result = Result(State.FAILED, reason)
     seconds = round(time.monotonic() - started, 3)
     return Outcome(key, result.state, result.reason, seconds, now(), result.detail)
+
+
+def _recordable(result: Result) -> Result:
+    """`result`; what cannot be written down raises here, where it is its item's own failure."""
+    Outcome("", result.state, result.reason, detail=result.detail).line()
+    return result
 
 
 class _Progress:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from imagecore.errors import PlanRefused
+from imagecore.tempspace import disk_errors
 from imagecore.text import printable
 from imagecore.workstore import WorkStore
 
@@ -71,7 +72,7 @@ def _decode_lines(lines: Iterable[bytes], source: str) -> Iterator[Item]:
     for number, line in enumerate(lines, 1):
         try:
             item = json.loads(line)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise PlanRefused(
                 f"{source}, line {number}: not JSON. A manifest has one item a line."
             ) from error
@@ -123,8 +124,12 @@ def write_manifest(
 
     Raises:
         PlanRefused: two items have the same key.
+        DiskFull: the temporary folder has no space left.
     """
-    with tempfile.TemporaryDirectory(prefix="imageflows-plan-") as folder:
+    with (
+        tempfile.TemporaryDirectory(prefix="imageflows-plan-") as folder,
+        disk_errors(Path(folder)),
+    ):
         file = Path(folder, "manifest.jsonl")
         count, sha256 = _sort_to(file, (encode(item) for item in items), folder)
         batches = list(_cut(file, size_of(count), store.uri(path)))

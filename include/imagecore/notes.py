@@ -6,9 +6,10 @@ import hashlib
 import json
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import timezone
-from posixpath import basename, dirname
+from posixpath import basename
 from typing import Any
 
 from imagecore.errors import ItemRefused
@@ -20,6 +21,7 @@ NOTES = "rbsc/"
 QUARANTINE = "quarantine/"
 NOTE_BYTES = 64 * 2**10
 READERS = 16
+KEY_BYTES = 1_024
 EXTENSIONS = frozenset(
     {"jpg", "jpeg", "png", "tif", "tiff", "webp", "gif", "avif", "heic", "bmp", "eps", "pdf", "svg"}
 )
@@ -54,7 +56,7 @@ def picture(key: str, path: str | None = None, copyright: bool | None = None) ->
     Raises:
         ItemRefused: key or path cannot be one of an object that makes a pyramid.
     """
-    path = dirname(key) + "/" if path is None and "/" in key else path or ""
+    path = _folder(key) if path is None else path
     try:
         f"{key}{path}".encode()
     except UnicodeEncodeError as error:
@@ -65,8 +67,10 @@ def picture(key: str, path: str | None = None, copyright: bool | None = None) ->
         raise ItemRefused('"path" must end with a slash: it is the folder the result goes to')
     if {".", ".."} & {*key.split("/"), *path.split("/")}:
         raise ItemRefused('"." and ".." as part of a key are refused: servers disagree on them')
+    if len(key.encode()) > KEY_BYTES:
+        raise ItemRefused("the key is longer than the 1,024 bytes S3 allows")
     item: Item = {"key": key, "path": path, "copyright": copyright, "notes": []}
-    if len(target_key(item).encode()) > 1024:
+    if len(target_key(item).encode()) > KEY_BYTES:
         raise ItemRefused("the result's key would be longer than the 1,024 bytes S3 allows")
     return item
 
@@ -78,8 +82,13 @@ def picture_or_refusal(
     try:
         item = picture(key, path, copyright)
     except ItemRefused as error:
-        item = {"key": key, "refused": str(error)}
+        folder = _folder(key) if path is None else path
+        item = {"key": key, "path": folder, "copyright": copyright, "refused": str(error)}
     return {**item, "notes": [note for note in notes if _is_note(note)]}
+
+
+def _folder(key: str) -> str:
+    return key[: key.rfind("/") + 1]
 
 
 def _is_note(note: Any) -> bool:
@@ -98,9 +107,10 @@ def planned_before(items: Iterable[Item]) -> Iterator[Item]:
     Unreadable notes are left out: they lie in quarantine.
     """
     for item in items:
-        path, copyright = item.get("path"), item.get("copyright")
+        path, copyright, notes = item.get("path"), item.get("copyright"), item.get("notes")
         if isinstance(path, str) and copyright in (True, False, None):
-            yield picture_or_refusal(item["key"], path, copyright, item.get("notes") or ())
+            notes = notes if isinstance(notes, list) else ()
+            yield picture_or_refusal(item["key"], path, copyright, notes)
 
 
 def parse_note(data: bytes) -> Item:
@@ -124,7 +134,8 @@ def parse_note(data: bytes) -> Item:
     if path is not None and not isinstance(path, str):
         raise ItemRefused('the note\'s "path" is not a text')
     status = note.get("copyrightStatus", note.get("copyright_status"))
-    return picture(note["key"], path, str(status).strip().lower() == "copyright")
+    copyright = isinstance(status, str) and status.strip().lower() == "copyright"
+    return picture(note["key"], path, copyright)
 
 
 def read_notes(bucket: Bucket) -> Iterator[tuple[Item | None, str, str]]:
@@ -159,14 +170,14 @@ def merge_pictures(items: Iterable[Item]) -> list[Item]:
     """One item a source, and no two of one result.
 
     Several notes of one source become one item that carries them all; copyright in any of them
-    counts. Sources that would write the same result are all refused, naming each other.
+    counts; where they ask for different folders, it is refused. Sources that would write the
+    same result are all refused, naming each other.
     """
     sources: dict[str, Item] = {}
     for item in items:
         known = sources.setdefault(item["key"], item)
         if known is not item:
-            known["notes"] = known["notes"] + item["notes"]
-            known["copyright"] = _either(known.get("copyright"), item.get("copyright"))
+            _add(known, item)
     targets: dict[str, list[Item]] = {}
     for item in sources.values():
         if "refused" not in item:
@@ -181,14 +192,29 @@ def merge_pictures(items: Iterable[Item]) -> list[Item]:
     return [sources[key] for key in sorted(sources)]
 
 
+def _add(known: Item, item: Item) -> None:
+    """Make one item of two of the same source."""
+    names, more = ({note["key"] for note in each["notes"]} for each in (known, item))
+    folders = [printable(each.get("path", "")) for each in (known, item)]
+    if names and more and not names & more and folders[0] != folders[1]:
+        known["refused"] = f"its notes ask for two folders, {' and '.join(folders)}: correct one"
+    known["notes"] = known["notes"] + item["notes"]
+    known["copyright"] = _either(known.get("copyright"), item.get("copyright"))
+
+
 def _either(one: bool | None, other: bool | None) -> bool | None:
     return True if one or other else (one if other is None else other)
 
 
 def quarantine_key(item: Item) -> str:
-    """Where an item's note lies while the item is in quarantine: one place a source, no stems."""
-    key = item["key"].encode()
-    name = item["key"] if len(key) <= 900 else f"long/{hashlib.sha256(key).hexdigest()}"
+    """Where an item's note lies while the item is in quarantine: one place a source, no stems.
+
+    A name that is too long, or that servers may disagree on, is replaced by its hash.
+    """
+    name = item["key"]
+    key = name.encode(errors="surrogatepass")
+    if len(key) > 900 or key != name.encode(errors="replace") or {".", ".."} & {*name.split("/")}:
+        name = f"hashed/{hashlib.sha256(key).hexdigest()}"
     return f"{QUARANTINE}{name}.json"
 
 
@@ -202,7 +228,8 @@ def quarantine(bucket: Bucket, item: Item, reason: str, run: str, at: str) -> No
     if "path" in item:
         note["path"] = item["path"]
     else:
-        bucket.copy(item["key"], f"{QUARANTINE}{item['key']}")
+        with suppress(ObjectMissing):  # moved already, by a try that was killed after it
+            bucket.copy(item["key"], quarantine_key(item).removesuffix(".json"))
     if item.get("copyright"):
         note["copyrightStatus"] = "copyright"
     bucket.write(
@@ -226,5 +253,5 @@ def is_unchanged(bucket: Bucket, note: dict[str, str]) -> bool:
 
 def looks_like_picture(key: str) -> bool:
     """By its name: a picture's extension, and not hidden."""
-    name = basename(key)
-    return not name.startswith(".") and name.rpartition(".")[2].lower() in EXTENSIONS
+    stem, _, extension = basename(key).rpartition(".")
+    return stem != "" and not stem.startswith(".") and extension.lower() in EXTENSIONS

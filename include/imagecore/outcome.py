@@ -19,7 +19,11 @@ from enum import Enum
 from threading import Lock
 from typing import Any
 
+from imagecore.errors import InfrastructureError
 from imagecore.workstore import WorkStore
+
+READS = 10
+"""How often the outcomes of a batch are read anew when they change meanwhile."""
 
 
 class State(str, Enum):
@@ -70,7 +74,22 @@ def read_outcomes(store: WorkStore, folder: str) -> tuple[dict[str, Outcome], se
     Returns:
         The outcome of each key; the keys that are `failed` in a finished try only, which a new
         try does again; the paths of all segments.
+
+    Raises:
+        InfrastructureError: the work store cannot be read, or other tries keep changing it.
     """
+    for _ in range(READS):
+        try:
+            return _read(store, folder)
+        except FileNotFoundError:
+            continue  # another try finished just now: its segments are gone, its file is there
+    raise InfrastructureError(
+        f"The outcomes in {store.uri(folder)} change while they are read: "
+        "is another try of this batch at work?"
+    )
+
+
+def _read(store: WorkStore, folder: str) -> tuple[dict[str, Outcome], set[str], list[str]]:
     paths = store.paths(folder)
     finished_files = [path for path in paths if path.count("/") == folder.count("/") + 1]
     over = {path.removesuffix(".jsonl") for path in finished_files}
@@ -80,7 +99,11 @@ def read_outcomes(store: WorkStore, folder: str) -> tuple[dict[str, Outcome], se
     merged = dict(finished)
     for key, outcome in interrupted.items():
         merged[key] = max(merged.get(key, outcome), outcome, key=_rank)
-    again = {k for k, o in finished.items() if o.state is State.FAILED and k not in interrupted}
+    again = {
+        key
+        for key, outcome in finished.items()
+        if merged[key].state is State.FAILED and interrupted.get(key, outcome).at <= outcome.at
+    }
     return merged, again, segments
 
 
@@ -134,6 +157,9 @@ class OutcomeLog:
 
     def finish(self) -> None:
         """Close the try: one file with everything known of the batch, and the segments go."""
+        with self._waiting_lock:
+            self._known.update({outcome.key: outcome for outcome in self._waiting})
+            self._waiting = []
         path = f"{self._folder}/{self._try}.jsonl"
         self._store.put(path, b"".join(outcome.line() for outcome in self._known.values()))
         self._store.delete(self._segments)

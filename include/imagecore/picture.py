@@ -5,12 +5,14 @@ The policy for every kind is in docs/PICTURES.md.
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from imagecore import colour
 from imagecore.errors import UnreadableImage
+from imagecore.metadata import mend_iptc
 from imagecore.recipe import Recipe
 from imagecore.sourcekind import check_tiff_source, refuse_kind, sniff
 
@@ -98,7 +100,10 @@ def open_stored(path: Path, kind: str, recipe: Recipe, **options: object) -> pyv
     import pyvips
 
     load = getattr(pyvips.Image, _LOADERS[kind][0])
-    return load(str(path), access="sequential", fail_on=recipe.fail_on, **options)
+    # Without revalidate libvips hands back a reader still in use, which cannot start again.
+    return load(
+        os.fsencode(path), access="sequential", fail_on=recipe.fail_on, revalidate=True, **options
+    )
 
 
 def _number(image: pyvips.Image, field: str, default: int) -> int:
@@ -164,7 +169,7 @@ def pipeline(plan: Plan) -> pyvips.Image:
     """The finished pixels, in stored orientation; each call reads the source anew."""
     recipe, source = plan.recipe, plan.source
     image, _ = colour.check_profile(open_stored(source.path, source.kind, recipe))
-    image = _resize(image, plan)
+    image = _resize(mend_iptc(image), plan)
     if recipe.colour == "srgb" and colour.needs_conversion(image):
         image = colour.to_srgb(image)
     if image.hasalpha() and recipe.compression == "jpeg":

@@ -57,7 +57,7 @@ class Recipe:
         type=["integer", "null"],
         minimum=1,
     )
-    compression: Compression = _setting(
+    compression: Compression = _setting(  # noqa: RUF009
         "deflate",
         "Compression",
         "How tiles are stored. Only jpeg loses detail; webp is written lossless.",
@@ -87,7 +87,7 @@ class Recipe:
         minimum=1,
         maximum=10000,
     )
-    colour: Colour = _setting(
+    colour: Colour = _setting(  # noqa: RUF009
         "keep",
         "Colour",
         "keep: the source's colours and profile; srgb: converted to sRGB.",
@@ -124,7 +124,7 @@ class Recipe:
         type="integer",
         minimum=1,
     )
-    fail_on: FailOn = _setting(
+    fail_on: FailOn = _setting(  # noqa: RUF009
         "warning",
         "Refuse at",
         "The least fault of a source that refuses it: warning (strictest), error, truncated.",
@@ -205,7 +205,9 @@ def recipe_to_json(recipe: Recipe) -> dict[str, Any]:
 
 def recipe_from_json(values: Mapping[str, Any]) -> Recipe:
     """The opposite of `recipe_to_json`; lists become tuples again."""
-    plain = {name: tuple(v) if isinstance(v, list) else v for name, v in values.items()}
+    plain: dict[str, Any] = {
+        name: tuple(v) if isinstance(v, list) else v for name, v in values.items()
+    }
     return Recipe(**plain)
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 from imagecore.manifest import Batch, Item, encode, read_batch
 from imagecore.outcome import Outcome, State, now, read_outcomes
+from imagecore.tempspace import disk_errors
 from imagecore.text import printable
 from imagecore.workstore import WorkStore
 
@@ -62,7 +63,11 @@ def make_report(store: WorkStore, batches: Iterable[Batch], run: str, plan: str)
     """
     batches = list(batches)
     report = Report(planned=sum(batch.count for batch in batches))
-    with tempfile.TemporaryDirectory(prefix="imageflows-report-") as folder, ExitStack() as stack:
+    with (
+        tempfile.TemporaryDirectory(prefix="imageflows-report-") as folder,
+        disk_errors(Path(folder)),
+        ExitStack() as stack,
+    ):
         outcomes, failed = Path(folder, "outcomes.jsonl"), Path(folder, "failed.jsonl")
         outcomes_file = stack.enter_context(outcomes.open("wb"))
         failed_file = stack.enter_context(failed.open("wb"))

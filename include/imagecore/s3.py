@@ -15,6 +15,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from boto3.exceptions import S3UploadFailedError
 from boto3.s3.transfer import TransferConfig
 from botocore.exceptions import (
     BotoCoreError,
@@ -104,7 +105,14 @@ class Bucket:
                         f"The bucket {self.name} may not be used with these credentials: check the "
                         "connection and the bucket's policy."
                     ) from error
-                raise
+                raise InfrastructureError(
+                    f"The bucket {self.name} cannot be used: {error}. Check the connection."
+                ) from error
+            except ParamValidationError as error:
+                raise InfrastructureError(
+                    f"{self.name!r} cannot be the name of a bucket: correct the parameter that "
+                    "names it."
+                ) from error
 
     def head(self, key: str) -> S3Object:
         """Look at an object."""
@@ -131,11 +139,16 @@ class Bucket:
 
     def walk(self, prefix: str) -> Iterator[S3Object]:
         """Every object below `prefix`, in the order of the listing."""
-        with reaching(f"s3://{self.name}/{printable(prefix)}"):
+        url = f"s3://{self.name}/{printable(prefix)}"
+        with reaching(url):
             pages = self.client.get_paginator("list_objects_v2").paginate(
                 Bucket=self.name, Prefix=prefix
             )
             for page in pages:
+                if "IsTruncated" not in page:  # botocore takes any XML for an empty listing
+                    raise InfrastructureError(
+                        f"{url}: the answer is no listing. Check the connection's endpoint."
+                    )
                 for entry in page.get("Contents", ()):
                     yield S3Object(
                         entry["Key"],
@@ -225,7 +238,11 @@ class Bucket:
             return "the metadata was not stored"
         if stored.etag == etag_of(source):
             return ""
-        return "" if self._sha256(stored) == _sha256(source) else "the stored bytes differ"
+        try:
+            same = self._sha256(stored) == _sha256(source)
+        except ObjectDamaged:
+            same = False
+        return "" if same else "the stored bytes differ"
 
     def _sha256(self, stored: S3Object) -> str:
         digest = hashlib.sha256()
@@ -271,6 +288,10 @@ def reaching(what: str) -> Iterator[None]:
         yield
     except ClientError as error:
         raise _translated(error, what) from error
+    except S3UploadFailedError as error:  # upload_file hides the ClientError behind it
+        if isinstance(error.__context__, ClientError):
+            raise _translated(error.__context__, what) from error
+        raise ItemFailed(f"{what}: {error}") from error
     except (FlexibleChecksumError, IncompleteReadError, ResponseStreamingError) as error:
         raise ObjectDamaged(f"{what}: it arrived damaged: {error}") from error
     except ParamValidationError as error:
@@ -292,7 +313,7 @@ def _translated(error: ClientError, what: str) -> ImageflowsError:
         return InfrastructureError(
             f"{what}: the credentials are refused ({code}): check the connection."
         )
-    if code in _BUSY or status >= 500:
+    if code in _BUSY or status == 429 or status >= 500:
         return InfrastructureError(f"{what}: the server is overloaded or broken: {error}")
     if code in _MISSING:
         return ObjectMissing(f"{what} does not exist")

@@ -120,8 +120,7 @@ def _full_size_pages(tiff: tifffile.TiffFile) -> int:
     for number, page in enumerate(tiff.pages):
         if number == 1000:
             break
-        whole = page.aspage() if hasattr(page, "aspage") else page
-        count += not whole.is_reduced
+        count += not page.aspage().is_reduced
     return max(count, 1)
 
 

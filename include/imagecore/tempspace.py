@@ -28,22 +28,25 @@ def temp_space() -> Iterator[Path]:
     for folder in root.iterdir():
         _remove_abandoned(folder)
     folder = Path(tempfile.mkdtemp(dir=root))
-    with (folder / _LOCK).open("w") as lock:
+    making = folder / "making"
+    with making.open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
+        making.rename(folder / _LOCK)  # held before others can see it
         try:
             yield folder
         finally:
-            shutil.rmtree(folder, ignore_errors=True)
+            _remove(folder)
 
 
 def _root() -> Path:
     root = Path(tempfile.gettempdir(), f"imageflows-{os.getuid()}")
-    root.mkdir(mode=0o700, exist_ok=True)
-    owner = root.lstat()
-    if owner.st_uid != os.getuid() or stat.S_IMODE(owner.st_mode) != 0o700 or root.is_symlink():
+    with suppress(FileExistsError):
+        root.mkdir(mode=0o700)
+    found = root.lstat()
+    if found.st_uid != os.getuid() or found.st_mode != stat.S_IFDIR | 0o700:
         raise InfrastructureError(
-            f"The temporary folder {root} belongs to someone else or is open to others: remove "
-            "it, or set TMPDIR to another place."
+            f"The temporary folder {root} belongs to someone else, is open to others, or is no "
+            "folder: remove it, or set TMPDIR to another place."
         )
     return root
 
@@ -58,7 +61,19 @@ def _remove_abandoned(folder: Path) -> None:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             return
-        shutil.rmtree(folder, ignore_errors=True)
+        _remove(folder)
+
+
+def _remove(folder: Path) -> None:
+    """Remove a folder, its lock last: what a kill leaves of it is found by the next sweep."""
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.is_dir(follow_symlinks=False):
+                shutil.rmtree(entry.path, ignore_errors=True)
+            elif entry.name != _LOCK:
+                with suppress(OSError):
+                    os.unlink(entry.path)
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextmanager

@@ -24,6 +24,7 @@ from obstore.exceptions import BaseError
 from obstore.store import LocalStore, ObjectStore
 
 from imagecore.errors import InfrastructureError
+from imagecore.text import printable
 
 
 @dataclass(frozen=True)
@@ -44,11 +45,16 @@ class WorkStore:
         return self.uri(path)
 
     def get(self, path: str, offset: int = 0, length: int | None = None) -> bytes:
-        """The object's bytes, or `length` of them from `offset`."""
+        """The object's bytes, or `length` of them from `offset`, fewer where it ends before."""
         with self._reaching(path):
             if length is None:
                 return bytes(obstore.get(self.store, path).bytes())
-            return bytes(obstore.get_range(self.store, path, start=offset, length=length))
+            try:
+                return bytes(obstore.get_range(self.store, path, start=offset, length=length))
+            except BaseError:
+                if offset < obstore.head(self.store, path)["size"]:
+                    raise
+                return b""
 
     def paths(self, folder: str) -> list[str]:
         """Paths of every object below `folder`, sorted."""
@@ -73,11 +79,12 @@ class WorkStore:
     def _reaching(self, path: str) -> Iterator[None]:
         try:
             yield
-        except FileNotFoundError:
-            raise
         except (BaseError, OSError) as error:
+            if isinstance(error, FileNotFoundError) and "<Code>NoSuchBucket<" not in str(error):
+                raise
+            what = printable(str(error).partition("\n")[0])  # obstore adds its internals below
             raise InfrastructureError(
-                f"The work store cannot be used at {self.uri(path)}: {error}. Check the "
+                f"The work store cannot be used at {self.uri(path)}: {what}. Check the "
                 "setting [imageflows] work_store, its connection and its free space."
             ) from error
 

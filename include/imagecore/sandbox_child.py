@@ -1,0 +1,106 @@
+"""The child of `imagecore.sandbox`: reads requests, one JSON line each, and answers likewise.
+
+It ends when its parent does. The kernel's parent-death signal cannot be used: it fires when the
+*thread* that started the child ends, and threads of a batch come and go.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import json
+import os
+import queue
+import sys
+import threading
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, BinaryIO
+
+_PARENT_CHECK_S = 1.0
+
+
+def main() -> None:
+    answers = _keep_stdout_for_answers()
+    _limit(json.loads(sys.argv[1]))
+    requests: queue.SimpleQueue[bytes] = queue.SimpleQueue()
+    threading.Thread(target=_read_requests, args=(requests,), daemon=True).start()
+    threading.Thread(target=_watch_parent, args=(os.getppid(),), daemon=True).start()
+    while True:
+        answer = _answer(json.loads(requests.get()))
+        answers.write(json.dumps(answer).encode() + b"\n")
+        answers.flush()
+        _give_memory_back()
+
+
+def _give_memory_back() -> None:
+    """Return what the last picture took: glibc would keep it, and the next one take more."""
+    gc.collect()
+    if sys.platform.startswith("linux"):
+        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # not in every C library
+        if trim is not None:
+            trim(0)
+
+
+def _keep_stdout_for_answers() -> BinaryIO:
+    """Whatever a library prints goes to stderr and cannot be taken for an answer."""
+    kept = os.dup(1)
+    os.dup2(2, 1)
+    return os.fdopen(kept, "wb")
+
+
+def _limit(limits: dict[str, int | None]) -> None:
+    if not sys.platform.startswith("linux"):
+        return
+    import resource
+
+    # RLIMIT_AS would count what is only mapped, such as libraries and temporary pictures.
+    for name, megabytes in (
+        (resource.RLIMIT_DATA, limits["memory_mb"]),
+        (resource.RLIMIT_FSIZE, limits["file_mb"]),
+        (resource.RLIMIT_CORE, 0),
+    ):
+        if megabytes is not None:
+            most = resource.getrlimit(name)[1]
+            wanted = megabytes << 20
+            value = wanted if most == resource.RLIM_INFINITY else min(wanted, most)
+            resource.setrlimit(name, (value, value))
+
+
+def _read_requests(requests: queue.SimpleQueue[bytes]) -> None:
+    for line in sys.stdin.buffer:
+        requests.put(line)
+    os._exit(0)
+
+
+def _watch_parent(parent: int) -> None:
+    """Another process may hold the other end of stdin, so its end is not always seen."""
+    while os.getppid() == parent:
+        threading.Event().wait(_PARENT_CHECK_S)
+    os._exit(0)
+
+
+def _answer(request: dict[str, Any]) -> dict[str, Any]:
+    from imagecore.errors import ImageflowsError
+    from imagecore.picture import allow_only
+    from imagecore.pyramid import make_pyramid
+    from imagecore.recipe import recipe_from_json
+
+    try:
+        recipe = recipe_from_json(request["recipe"])
+        allow_only(recipe.loaders)
+        info = make_pyramid(
+            Path(request["source"]),
+            Path(request["target"]),
+            recipe,
+            copyright=request["copyright"],
+        )
+    except (ImageflowsError, MemoryError) as error:
+        return {"error": type(error).__name__, "text": str(error)}
+    except Exception as error:  # noqa: BLE001 -- the parent reports it, the child goes on
+        return {"error": type(error).__name__, "text": f"{type(error).__name__}: {error}"}
+    return {"info": asdict(info)}
+
+
+if __name__ == "__main__":
+    main()
