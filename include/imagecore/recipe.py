@@ -32,14 +32,14 @@ class Recipe:
     max_width: int | None = _setting(
         4000,
         "Greatest width",
-        "Pixels; a wider picture is made smaller, never larger. Empty: no limit.",
+        "Pixels; a wider picture is made smaller, never larger.",
         type=["integer", "null"],
         minimum=1,
     )
     max_height: int | None = _setting(
         4000,
         "Greatest height",
-        "Pixels; a higher picture is made smaller, never larger. Empty: no limit.",
+        "Pixels; a higher picture is made smaller, never larger.",
         type=["integer", "null"],
         minimum=1,
     )

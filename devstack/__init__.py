@@ -1,0 +1,1 @@
+"""The stack on one machine: S3, SQS and Airflow, below one folder, reachable from here only."""
