@@ -92,10 +92,9 @@ def read_outcomes(store: WorkStore, folder: str) -> tuple[dict[str, Outcome], se
 def _read(store: WorkStore, folder: str) -> tuple[dict[str, Outcome], set[str], list[str]]:
     paths = store.paths(folder)
     finished_files = [path for path in paths if path.count("/") == folder.count("/") + 1]
-    over = {path.removesuffix(".jsonl") for path in finished_files}
     segments = [path for path in paths if path not in finished_files]
     finished = _merge(store, finished_files)
-    interrupted = _merge(store, [path for path in segments if path.rpartition("/")[0] not in over])
+    interrupted = _merge(store, segments)
     merged = dict(finished)
     for key, outcome in interrupted.items():
         merged[key] = max(merged.get(key, outcome), outcome, key=_rank)

@@ -116,6 +116,7 @@ class PyramidItems:
         try:
             source = self._buckets.source.head(item["key"])
         except ObjectMissing as error:
+            self._buckets.source.check()  # a bucket that is gone is nobody's bad picture
             raise ItemRefused(
                 f"{error}: it was deleted or renamed after its note was written"
             ) from error

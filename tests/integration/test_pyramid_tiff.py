@@ -2,6 +2,7 @@
 
 import io
 import json
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -255,6 +256,45 @@ def test_a_prefix_takes_every_picture_below_it_and_a_limit_the_first(pyramids):
     assert list(outcomes) == ["digital/a/1.jpg"]
 
 
+@pytest.fixture
+def no_retries(pyramids, monkeypatch):
+    """What would be tried again after a while fails at once."""
+    for task in pyramids.dag.tasks:
+        if task.is_mapped:
+            monkeypatch.setitem(task.partial_kwargs, "retries", 0)
+        else:
+            monkeypatch.setattr(task, "retries", 0)
+
+
+def test_a_full_disk_stops_the_batch_and_changes_nothing(pyramids, no_retries, monkeypatch, capfd):
+    pyramids.upload("digital/rocket.jpg", ROCKET)
+    full = nullcontext(Path("/dev/full"))
+    monkeypatch.setattr("imagecore.pyramid_item.temp_file", lambda folder, name: full)
+    state, outcomes = pyramids.run()
+    assert (state, outcomes) == ("failed", {})
+    said = "".join(capfd.readouterr())
+    assert "No space left in" in said
+    assert "1 items were planned and 0 have an outcome: 1 are missing" in said
+    assert pyramids.keys(pyramids.image) == set()
+    assert pyramids.keys(pyramids.process) == {"rbsc/rocket.json"}
+
+
+def test_a_source_bucket_that_vanishes_quarantines_no_picture(pyramids, no_retries, monkeypatch):
+    pyramids.upload("digital/rocket.jpg", ROCKET)
+    head = Bucket.head
+
+    def too_late(self, key):
+        if self.name == pyramids.source:
+            pyramids.client.delete_object(Bucket=pyramids.source, Key=key)
+            pyramids.client.delete_bucket(Bucket=pyramids.source)
+        return head(self, key)
+
+    monkeypatch.setattr(Bucket, "head", too_late)
+    state, outcomes = pyramids.run()
+    assert (state, outcomes) == ("failed", {})
+    assert pyramids.keys(pyramids.process) == {"rbsc/rocket.json"}
+
+
 HOSTILE_KEYS = [
     "digital/ü ñ 図.jpg",
     "digital//double.jpg",
@@ -314,8 +354,7 @@ def test_the_work_store_may_lie_in_s3(pyramids, new_bucket, monkeypatch):
         ({"aws_conn_id": "no_such_connection"}, "no_such_connection"),
     ],
 )
-def test_what_is_wrong_is_named_and_nothing_is_touched(pyramids, wrong, said, capfd, monkeypatch):
-    monkeypatch.setattr(pyramids.dag.get_task("plan"), "retries", 0)
+def test_what_is_wrong_is_named_and_nothing_is_touched(pyramids, no_retries, wrong, said, capfd):
     pyramids.upload("digital/rocket.jpg", ROCKET)
     state, outcomes = pyramids.run(**wrong)
     assert (state, outcomes) == ("failed", {})
