@@ -66,7 +66,7 @@ def _remove_abandoned(folder: Path) -> None:
 
 def _remove(folder: Path) -> None:
     """Remove a folder, its lock last: what a kill leaves of it is found by the next sweep."""
-    with os.scandir(folder) as entries:
+    with suppress(FileNotFoundError), os.scandir(folder) as entries:
         for entry in entries:
             if entry.is_dir(follow_symlinks=False):
                 shutil.rmtree(entry.path, ignore_errors=True)

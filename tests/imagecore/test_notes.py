@@ -510,6 +510,8 @@ def test_nothing_but_a_note_below_rbsc_is_taken_for_one(note: Any) -> None:
         },
     )
 )
+@example({"key": "a.jpg", "path": "", "notes": True})
+@example({"key": "a.jpg", "path": "", "notes": {"key": "rbsc/a.json"}})
 def test_any_manifest_gives_pictures_or_refusals_and_no_false_note(row: Item) -> None:
     for item in planned_before([row]):
         assert item["key"] == row["key"]

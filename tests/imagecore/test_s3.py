@@ -388,6 +388,17 @@ def test_what_arrives_damaged_or_short_is_refused(
     assert (tmp_path / "fetched").read_bytes() == picture.read_bytes()
 
 
+@pytest.mark.parametrize("damage", ["last byte missing", "one byte too many", "nothing"])
+def test_where_there_is_no_hash_at_all_the_length_is_compared(
+    behind: Bucket, proxy: FaultyProxy, tmp_path: Path, picture: Path, damage: str
+) -> None:
+    put(behind, "a.jpg", picture.read_bytes())
+    found = replace(behind.head("a.jpg"), etag_is_md5=False)
+    proxy.fault = replace(DAMAGE[damage], drop_answer_headers="x-amz-checksum")
+    with pytest.raises(ObjectDamaged, match=r"a\.jpg: [\d,]+ bytes arrived of 300,000"):
+        behind.fetch(found, tmp_path / "fetched")
+
+
 def test_a_small_object_that_arrives_short_is_refused(behind: Bucket, proxy: FaultyProxy) -> None:
     put(behind, "note.json", b'{"key": "a.jpg"}')
     proxy.fault = Fault(cut=5)

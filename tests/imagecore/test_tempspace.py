@@ -116,6 +116,22 @@ def test_a_folder_is_safe_from_sweeps_from_its_first_moment(
     assert not folder.exists()
 
 
+def test_a_sweep_that_comes_while_the_owner_removes_its_folder_does_no_harm(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    flock = tempspace.fcntl.flock
+    owner = temp_space()
+    folder = owner.__enter__()
+
+    def owner_ends_before(file: object, how: int) -> None:
+        owner.__exit__(None, None, None)
+        flock(file, how)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(tempspace.fcntl, "flock", owner_ends_before)
+    tempspace._remove_abandoned(folder)
+    assert not folder.exists()
+
+
 def test_many_at_once_do_not_sweep_each_other() -> None:
     errors: list[BaseException] = []
 

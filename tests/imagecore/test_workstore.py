@@ -46,6 +46,8 @@ def test_what_was_put_is_read_back_whole_and_in_part(store: WorkStore) -> None:
     assert store.get("dag/run/a.jsonl") == b"0123456789"
     assert store.get("dag/run/a.jsonl", 3, 4) == b"3456"
     assert store.get("dag/run/a.jsonl", 7, 3) == b"789"
+    assert store.get("dag/run/a.jsonl", 7, 30) == b"789"
+    assert store.get("dag/run/a.jsonl", 10, 3) == store.get("dag/run/a.jsonl", 99, 3) == b""
 
 
 @pytest.mark.parametrize("size", [0, 1, 12_000_000])
@@ -141,6 +143,7 @@ def test_a_place_that_cannot_be_written_is_named_in_one_line(tmp_path: Path) -> 
         store.put("dag/run/report.json", b"x")
     assert f"file://{tmp_path}/work/dag/run/report.json" in str(caught.value)
     assert str(caught.value).isprintable()
+    assert "Debug" not in str(caught.value)
 
 
 def test_a_root_that_cannot_be_made_is_named(tmp_path: Path) -> None:
