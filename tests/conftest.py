@@ -1,13 +1,18 @@
 """What all tests share: an Airflow home of their own, a work store, and a real S3 over HTTP."""
 
+import atexit
 import logging
 import os
+import shutil
+import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -17,6 +22,7 @@ def _own_airflow() -> None:
     for name in [name for name in os.environ if name.startswith("AIRFLOW")]:
         del os.environ[name]
     home = tempfile.mkdtemp(prefix="imageflows-tests-")
+    atexit.register(shutil.rmtree, home, ignore_errors=True)
     os.environ |= {
         "AIRFLOW_HOME": home,
         "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{home}/airflow.db",
@@ -30,6 +36,8 @@ def _own_airflow() -> None:
 
 
 _own_airflow()
+settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("untimed")
 sys.path[:0] = [str(ROOT / "include"), str(ROOT / "plugins"), str(ROOT)]
 
 # These imports come after the environment is set.
@@ -79,15 +87,34 @@ def s3_endpoint() -> Iterator[str]:
 @pytest.fixture(scope="session")
 def s3_client(s3_endpoint: str):
     """A boto3 client of `s3_endpoint`."""
-    import boto3
+    from devstack.samples import client
 
-    return boto3.client(
-        "s3",
-        endpoint_url=s3_endpoint,
-        aws_access_key_id="test",
-        aws_secret_access_key="test",
-        region_name="us-east-1",
-    )
+    return client(s3_endpoint)
+
+
+@pytest.fixture(scope="session")
+def rclone_endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A second S3 server, wrong in other ways than moto: it ignores conditions, for instance."""
+    import httpx
+
+    from devstack.processes import free_port
+
+    port = free_port(5700 + os.getpid() % 200)
+    folder = tmp_path_factory.mktemp("rclone")
+    command = [Path(sys.executable).with_name("rclone"), "serve", "s3", folder]
+    options = ["--addr", f"127.0.0.1:{port}", "--auth-key", "test,test", "--config", os.devnull]
+    server = subprocess.Popen([*command, *options], stderr=subprocess.DEVNULL)
+    url = f"http://127.0.0.1:{port}"
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline:
+        try:
+            httpx.get(url)
+            break
+        except httpx.TransportError:
+            time.sleep(0.1)
+    yield url
+    server.kill()
+    server.wait()
 
 
 @pytest.fixture

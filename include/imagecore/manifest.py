@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import heapq
+import itertools
 import json
 import re
 import tempfile
@@ -119,8 +120,8 @@ def write_manifest(
 ) -> tuple[Manifest, list[Batch]]:
     """Sort `items` into the file `path` of `store` and cut it into batches.
 
-    `size_of(count)` gives the number of items a batch holds. Items stream: memory is bounded by
-    SORT_BYTES, whatever their number.
+    `size_of(count)` gives the number of items a batch holds. Items may stream: what this function
+    holds of them is bounded by SORT_BYTES, whatever their number.
 
     Raises:
         PlanRefused: two items have the same key.
@@ -201,7 +202,7 @@ def _chunks(lines: Iterable[bytes]) -> Iterator[list[bytes]]:
 def _cut(file: Path, size: int, uri: str) -> Iterator[Batch]:
     offset = 0
     with file.open("rb") as lines:
-        for number in range(1_000_000):
+        for number in itertools.count():
             slice_ = list(islice(lines, size))
             if not slice_:
                 return

@@ -12,7 +12,7 @@ from datetime import timezone
 from posixpath import basename
 from typing import Any
 
-from imagecore.errors import ItemRefused
+from imagecore.errors import ItemFailed, ItemRefused
 from imagecore.manifest import Item
 from imagecore.s3 import Bucket, ObjectMissing, S3Object
 from imagecore.text import printable
@@ -142,8 +142,8 @@ def read_notes(bucket: Bucket) -> Iterator[tuple[Item | None, str, str]]:
     """Every object below `rbsc/`, as (item, key, remark).
 
     The item is None where the object is no note at all (a folder marker, another file): the
-    remark says what it is. An unreadable note gives an item that carries its refusal, so that
-    it ends in quarantine with the reason.
+    remark says what it is. A bad note gives an item that carries its refusal, so that it ends in
+    quarantine with the reason; one that cannot be fetched an item that carries its failure.
     """
     with ThreadPoolExecutor(READERS) as pool:
         yield from pool.map(lambda found: _read_note(bucket, found), bucket.walk(NOTES))
@@ -163,6 +163,8 @@ def _read_note(bucket: Bucket, found: S3Object) -> tuple[Item | None, str, str]:
         return None, found.key, "gone while the notes were being read"
     except ItemRefused as error:
         return {"key": found.key, "refused": f"unreadable note: {error}", "notes": [note]}, "", ""
+    except ItemFailed as error:
+        return {"key": found.key, "failed": f"unreadable note: {error}", "notes": [note]}, "", ""
     return {**item, "notes": [note]}, "", ""
 
 
@@ -180,7 +182,7 @@ def merge_pictures(items: Iterable[Item]) -> list[Item]:
             _add(known, item)
     targets: dict[str, list[Item]] = {}
     for item in sources.values():
-        if "refused" not in item:
+        if "path" in item and "refused" not in item:
             targets.setdefault(target_key(item), []).append(item)
     for target, rivals in targets.items():
         if len(rivals) > 1:

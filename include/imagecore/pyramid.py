@@ -100,7 +100,6 @@ def _make(planned: Plan, part: Path) -> PyramidInfo:
     pages = _verify(part, expected, planned, upright)
     with part.open("rb") as file:
         digest = _sha256(file)
-        os.fsync(file.fileno())
     return PyramidInfo(
         width=expected.width,
         height=expected.height,

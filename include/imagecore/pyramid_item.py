@@ -9,12 +9,19 @@ from pathlib import Path
 from queue import SimpleQueue
 from urllib.parse import quote, unquote
 
-from imagecore.errors import ItemRefused
+from imagecore.errors import ItemFailed, ItemRefused
 from imagecore.manifest import Item
 from imagecore.notes import delete_notes, quarantine, quarantine_key, target_key
 from imagecore.outcome import Result, State, now
 from imagecore.recipe import Recipe
-from imagecore.s3 import Bucket, ObjectChanged, ObjectMissing, S3Object
+from imagecore.s3 import (
+    Bucket,
+    ObjectChanged,
+    ObjectDenied,
+    ObjectMissing,
+    S3Object,
+    etag_of,
+)
 from imagecore.sandbox import PyramidWorker
 from imagecore.tempspace import disk_errors, temp_file
 from imagecore.text import printable
@@ -89,6 +96,8 @@ class PyramidItems:
     def _bring_up_to_date(self, item: Item) -> Result:
         if "refused" in item:
             raise ItemRefused(item["refused"])
+        if "failed" in item:
+            raise ItemFailed(item["failed"])
         source = self._source(item)
         target = target_key(item)
         existing = self._buckets.image.find(target)
@@ -101,7 +110,7 @@ class PyramidItems:
             "source-etag": source.etag,
             "recipe": self._recipe.fingerprint(bool(copyright)),
         }
-        if existing and not self._force and _is_current(existing, origin):
+        if existing and not self._force and self._is_current(existing, origin):
             return Result(State.SKIPPED, "up to date", {"target": target})
         metadata = {**origin, "copyright": "yes" if copyright else "no"}
         result = self._make(source, target, metadata)
@@ -115,6 +124,9 @@ class PyramidItems:
     def _source(self, item: Item) -> S3Object:
         try:
             source = self._buckets.source.head(item["key"])
+        except ObjectDenied:
+            self._buckets.source.check()
+            raise
         except ObjectMissing as error:
             self._buckets.source.check()  # a bucket that is gone is nobody's bad picture
             raise ItemRefused(
@@ -145,6 +157,17 @@ class PyramidItems:
                 "rename one of them"
             )
 
+    def _is_current(self, existing: S3Object, origin: dict[str, str]) -> bool:
+        """Made of this source by this recipe, and whole: also where a try was killed before it
+        could compare what it had delivered."""
+        made = existing.metadata
+        expected = {**origin, "bytes": str(existing.size)}
+        if any(made.get(name) != value for name, value in expected.items()):
+            return False
+        if made.get("etag") == existing.etag or not existing.etag_is_hash:
+            return True
+        return made.get("sha256") == self._buckets.image.sha256(existing)
+
     def _make(self, source: S3Object, target: str, metadata: dict[str, str]) -> Result:
         name = uuid.uuid4().hex
         worker = self._workers.get()
@@ -166,7 +189,8 @@ class PyramidItems:
                     "bytes": info.bytes,
                     "sha256": info.sha256,
                 }
-                metadata = {**metadata, **{name: str(value) for name, value in described.items()}}
+                metadata |= {name: str(value) for name, value in described.items()}
+                metadata["etag"] = etag_of(made)
                 self._buckets.image.deliver(made, target, "image/tiff", metadata)
         finally:
             self._workers.put(worker)
@@ -178,9 +202,3 @@ def _source_name(key: str) -> str:
     if len(name) <= SOURCE_KEY_CHARACTERS:
         return name
     return f"sha256:{hashlib.sha256(key.encode()).hexdigest()}"
-
-
-def _is_current(existing: S3Object, origin: dict[str, str]) -> bool:
-    """Made of this source by this recipe, and still whole."""
-    expected = {**origin, "bytes": str(existing.size)}
-    return all(existing.metadata.get(name) == value for name, value in expected.items())

@@ -53,6 +53,10 @@ class ObjectMissing(ItemFailed):
     """There is no such object."""
 
 
+class ObjectDenied(ItemFailed):
+    """The object may not be used with these credentials."""
+
+
 class ObjectChanged(ItemFailed):
     """The object is not the one that was looked at before."""
 
@@ -65,8 +69,8 @@ class ObjectDamaged(ItemFailed):
 class S3Object:
     """An object as HEAD or a listing shows it. `etag` is without quotes; `size` in bytes.
 
-    `metadata` and `etag_is_md5` are only known from HEAD; the latter says that the ETag is
-    the MD5 of the content (one part, and not encrypted with a key service).
+    `metadata`, its names in lower case, and `etag_is_hash` are only known from HEAD; the latter
+    says that the ETag is made of the content (which a key service or a customer's key prevents).
     """
 
     key: str
@@ -74,7 +78,7 @@ class S3Object:
     size: int
     modified: datetime
     metadata: dict[str, str]
-    etag_is_md5: bool = False
+    etag_is_hash: bool = False
 
 
 @dataclass(frozen=True)
@@ -126,8 +130,8 @@ class Bucket:
             etag,
             found["ContentLength"],
             found["LastModified"],
-            found["Metadata"],
-            etag_is_md5=not opaque and len(etag) == 32,
+            {name.lower(): value for name, value in found["Metadata"].items()},
+            etag_is_hash=not opaque,
         )
 
     def find(self, key: str) -> S3Object | None:
@@ -199,7 +203,8 @@ class Bucket:
                 file.write(chunk)
         if size != found.size:
             raise ObjectDamaged(f"{url}: {size:,} bytes arrived of {found.size:,}")
-        if found.etag_is_md5 and md5.hexdigest() != found.etag:
+        of_one_part = found.etag_is_hash and len(found.etag) == 32
+        if of_one_part and md5.hexdigest() != found.etag:
             raise ObjectDamaged(
                 f"{url}: the MD5 of what arrived differs from the ETag {found.etag}"
             )
@@ -239,12 +244,13 @@ class Bucket:
         if stored.etag == etag_of(source):
             return ""
         try:
-            same = self._sha256(stored) == _sha256(source)
+            same = self.sha256(stored) == _sha256(source)
         except ObjectDamaged:
             same = False
         return "" if same else "the stored bytes differ"
 
-    def _sha256(self, stored: S3Object) -> str:
+    def sha256(self, stored: S3Object) -> str:
+        """The SHA-256 of an object's bytes, all of which are read."""
         digest = hashlib.sha256()
         with reaching(self.url(stored.key)):
             body = self.client.get_object(Bucket=self.name, Key=stored.key)["Body"]
@@ -282,7 +288,7 @@ def reaching(what: str) -> Iterator[None]:
     Raises:
         InfrastructureError: nothing can be done there now: no connection, no valid credentials,
             throttled, no such bucket, or an error inside the server.
-        ObjectMissing, ObjectChanged, ObjectDamaged, ItemFailed: this object only.
+        ObjectMissing, ObjectDenied, ObjectChanged, ObjectDamaged, ItemFailed: this object only.
     """
     try:
         yield
@@ -322,5 +328,5 @@ def _translated(error: ClientError, what: str) -> ImageflowsError:
             f"{what} changed while it was being read; the next run takes the new one"
         )
     if code in _DENIED:
-        return ItemFailed(f"{what}: access denied: the connection's policy must allow it")
+        return ObjectDenied(f"{what}: access denied: the connection's policy must allow it")
     return ItemFailed(f"{what}: {error}")

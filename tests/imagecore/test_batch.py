@@ -14,7 +14,7 @@ from pathlib import Path
 from threading import Event, Lock
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from obstore.store import MemoryStore
 
@@ -31,9 +31,6 @@ from imagecore.errors import (
 from imagecore.manifest import Item
 from imagecore.outcome import Outcome, OutcomeLog, Result, State, read_outcomes
 from imagecore.workstore import WorkStore
-
-settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.load_profile("untimed")
 
 FOLDER = "dag/run/plan-1/outcomes/0000"
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from obstore.store import MemoryStore
 
@@ -27,9 +27,6 @@ from imagecore.manifest import (
     write_manifest,
 )
 from imagecore.workstore import WorkStore
-
-settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.load_profile("untimed")
 
 
 def memory() -> WorkStore:

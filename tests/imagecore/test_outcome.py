@@ -13,16 +13,13 @@ from threading import Barrier, Lock
 from time import sleep
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from obstore.store import MemoryStore
 
 from imagecore.errors import InfrastructureError
 from imagecore.outcome import Outcome, OutcomeLog, State, now, read_outcomes
 from imagecore.workstore import WorkStore, local_work_store
-
-settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.load_profile("untimed")
 
 FOLDER = "dag/run/plan-1/outcomes/0007"
 ENDS = [State.DONE, State.SKIPPED, State.QUARANTINED]

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from obstore.store import MemoryStore
 
@@ -17,9 +17,6 @@ from imagecore.manifest import Batch, Item, decode, write_manifest
 from imagecore.outcome import Outcome, OutcomeLog, State
 from imagecore.report import NAMED, Report, make_report, write_json
 from imagecore.workstore import WorkStore
-
-settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.load_profile("untimed")
 
 PLAN = "dag/run/plan-1"
 KEYS = st.lists(

@@ -8,15 +8,12 @@ from pathlib import Path
 from urllib.parse import unquote
 
 import pytest
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 from obstore.store import S3Store
 
 from imagecore.errors import InfrastructureError
 from imagecore.workstore import WorkStore, local_work_store, run_folder, split_uri
-
-settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.load_profile("untimed")
 
 
 def s3_store(endpoint: str, bucket: str) -> WorkStore:

@@ -2,15 +2,18 @@
 
 import io
 import json
+import os
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import skimage
 import tifffile
 
+from devstack.samples import client
 from imagecore.errors import ItemFailed
-from imagecore.s3 import Bucket
+from imagecore.s3 import Bucket, ObjectDenied
 
 PICTURES = Path(skimage.__file__).parent / "data"
 ROCKET = (PICTURES / "rocket.jpg").read_bytes()
@@ -63,6 +66,36 @@ def test_what_is_up_to_date_is_skipped_without_being_fetched(pyramids, monkeypat
     state, outcomes = pyramids.run()
     assert (state, states(outcomes)) == ("success", {"digital/rocket.jpg": "skipped"})
     assert pyramids.keys(pyramids.process) == set()
+
+
+def test_a_result_that_was_never_compared_is_compared_before_it_is_skipped(pyramids):
+    """A try was killed between the upload and the comparison, and the upload was damaged."""
+    pyramids.upload("digital/rocket.jpg", ROCKET)
+    pyramids.run()
+    where = {"Bucket": pyramids.image, "Key": "digital/rocket.tif"}
+    good = pyramids.client.get_object(**where)
+    body = bytearray(good["Body"].read())
+    body[len(body) // 2] ^= 1
+    pyramids.client.put_object(**where, Body=bytes(body), Metadata=good["Metadata"])
+    _, outcomes = pyramids.run(prefix="digital/")
+    assert states(outcomes) == {"digital/rocket.jpg": "done"}
+    assert pyramids.client.head_object(**where)["ETag"] == good["ETag"]
+
+
+def test_another_kind_of_s3_server_serves_as_well(pyramids, rclone_endpoint, monkeypatch):
+    here = replace(pyramids, client=client(rclone_endpoint))
+    connection = json.loads(os.environ["AIRFLOW_CONN_IMAGEFLOWS_S3"])
+    connection["extra"]["endpoint_url"] = rclone_endpoint
+    monkeypatch.setenv("AIRFLOW_CONN_IMAGEFLOWS_S3", json.dumps(connection))
+    for bucket in (here.source, here.process, here.image):
+        here.client.create_bucket(Bucket=bucket)
+    here.upload("digital/rocket.jpg", ROCKET)
+    here.upload("digital/cut.jpg", ROCKET[:9_000])
+    ends = {"digital/rocket.jpg": "done", "digital/cut.jpg": "quarantined"}
+    state, outcomes = here.run()
+    assert (state, states(outcomes)) == ("success", ends)
+    _, outcomes = here.run(prefix="digital/")
+    assert states(outcomes) == ends | {"digital/rocket.jpg": "skipped"}
 
 
 @pytest.mark.parametrize("change", [{"force": True}, {"preset": "iiif"}, {"tile": 256}])
@@ -184,6 +217,23 @@ def test_folder_markers_are_remarked_and_unreadable_notes_quarantined_unharmed(p
     assert pyramids.keys(pyramids.process) == {
         "rbsc/", "rbsc/readme.txt", "quarantine/rbsc/bad.json", "quarantine/rbsc/bad.json.json",
     }  # fmt: skip
+
+
+def test_a_note_that_cannot_be_fetched_fails_alone_and_stays(pyramids, monkeypatch):
+    pyramids.upload("digital/rocket.jpg", ROCKET)
+    pyramids.upload("digital/coffee.png", COFFEE)
+    read = Bucket.read
+
+    def deny_one(self, key):
+        if key == "rbsc/coffee.json":
+            raise ObjectDenied(f"{self.url(key)}: access denied")
+        return read(self, key)
+
+    monkeypatch.setattr(Bucket, "read", deny_one)
+    state, outcomes = pyramids.run()
+    assert state == "failed"
+    assert states(outcomes) == {"digital/rocket.jpg": "done", "rbsc/coffee.json": "failed"}
+    assert pyramids.keys(pyramids.process) == {"rbsc/coffee.json"}
 
 
 def test_a_deleted_source_is_quarantined_not_forgotten(pyramids):

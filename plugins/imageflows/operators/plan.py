@@ -52,8 +52,8 @@ class PlanOperator(BaseOperator):
 
     Returns the batches' descriptors, to map over; XCom `plan` has the plan's folder.
 
-    :param min_batch: items that come to some four seconds of work: beyond `max_fanout` items, no
-        batch is smaller, so that Airflow's cost per task stays below 5 %.
+    :param min_batch: beyond `max_fanout` items no batch is smaller. Choose what comes to some
+        twenty seconds of work, so that starting a task (about one CPU-second) costs few percent.
     """
 
     def __init__(self, *, min_batch: int = 25, **kwargs: Any) -> None:
