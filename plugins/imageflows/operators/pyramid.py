@@ -213,9 +213,8 @@ class PyramidTiffOperator(_PyramidOperator, ImageBatchOperator):
 
     @contextmanager
     def processor(self, context: Context) -> Iterator[Process]:
-        from imagecore.sandbox import PyramidWorker
-
         from imagecore.pyramid_item import PyramidItems
+        from imagecore.sandbox import PyramidWorker
         from imagecore.tempspace import temp_space
 
         params = context["params"]
