@@ -22,10 +22,12 @@ holds what was planned against what happened.
   `airflow dags clear pyramid_tiff --run-id RUN --only-failed -y`. Pictures that are done stay so.
 - **What failed, in a new run**: parameter `manifest_uri` = the run's `failed.jsonl`.
 - **A day**: `airflow backfill create --dag-id pyramid_tiff --from-date D --to-date D
-  --reprocess-behavior failed`: the pictures that changed in that day's data interval, and what did
-  not end well in that day's run. What is up to date is skipped.
+  --reprocess-behavior completed`: the pictures that changed in that day's data interval, and what
+  did not end well in that day's run. What is up to date is skipped. (`failed` in place of
+  `completed` passes over days that succeeded with pictures in quarantine.)
 
-The report of a run that fails prints all three, ready to paste.
+The report of a run with pictures that did not end well prints these, ready to paste; a run by hand
+has no day, so it prints two.
 
 #### Presets
 `legacy`: at most 4000 × 4000 (copyright: 843 wide, 560 high), deflate. `iiif`: full size, JPEG,

@@ -129,8 +129,6 @@ def _pyramid(row: Row) -> str:
     detail = row.detail or {}
     width, height = detail.get("width"), detail.get("height")
     parts = [f"{width} × {height}"] if width and height else []
-    levels = detail.get("levels", detail.get("pages"))
-    if levels:
-        count = levels if isinstance(levels, int) else len(levels)
-        parts.append(f"{count} level{'s' if count > 1 else ''}")
+    if pages := detail.get("pages"):
+        parts.append(f"{pages} level{'s' if pages > 1 else ''}")
     return ", ".join(parts)

@@ -106,15 +106,18 @@ def rclone_endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     server = subprocess.Popen([*command, *options], stderr=subprocess.DEVNULL)
     url = f"http://127.0.0.1:{port}"
     deadline = time.monotonic() + 30
-    while time.monotonic() < deadline:
-        try:
-            httpx.get(url)
-            break
-        except httpx.TransportError:
-            time.sleep(0.1)
-    yield url
-    server.kill()
-    server.wait()
+    try:
+        while True:
+            try:
+                httpx.get(url)
+                break
+            except httpx.TransportError:
+                assert time.monotonic() < deadline, "rclone does not answer"
+                time.sleep(0.1)
+        yield url
+    finally:
+        server.kill()
+        server.wait()
 
 
 @pytest.fixture

@@ -2,9 +2,25 @@
 
 from __future__ import annotations
 
+import struct
+import zlib
 from dataclasses import dataclass
 
 from imagecore.errors import ItemFailed
+
+TIFF_FAULTS = (
+    RuntimeError,
+    ValueError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    ArithmeticError,
+    AssertionError,
+    OSError,
+    struct.error,
+    zlib.error,
+)
+"""What tifffile and its decoders raise at a damaged file."""
 
 # What a classic TIFF can address, less room for its directories.
 _CLASSIC_BYTES = 4 * 10**9

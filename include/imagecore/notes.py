@@ -101,16 +101,22 @@ def _is_note(note: Any) -> bool:
     )
 
 
-def planned_before(items: Iterable[Item]) -> Iterator[Item]:
-    """The pictures among the items of an earlier manifest, looked at anew.
+def planned_before(items: Iterable[Item], bucket: Bucket) -> Iterator[tuple[Item | None, str, str]]:
+    """The items of a manifest, looked at anew; results as of `read_notes`.
 
-    Unreadable notes are left out: they lie in quarantine.
+    An item without a path below `rbsc/` is a note that could not be read: it is read again, if it
+    still lies there and not in quarantine. Of any other item only the key need be given.
     """
     for item in items:
-        path, copyright, notes = item.get("path"), item.get("copyright"), item.get("notes")
-        if isinstance(path, str) and copyright in (True, False, None):
-            notes = notes if isinstance(notes, list) else ()
-            yield picture_or_refusal(item["key"], path, copyright, notes)
+        key, path, copyright = item["key"], item.get("path"), item.get("copyright")
+        if path is None and key.startswith(NOTES):
+            found = bucket.find(key)
+            yield _read_note(bucket, found) if found else (None, key, "a note that is gone")
+            continue
+        notes = item["notes"] if isinstance(item.get("notes"), list) else ()
+        path = path if isinstance(path, str) else None
+        copyright = copyright if isinstance(copyright, bool) else None
+        yield picture_or_refusal(key, path, copyright, notes), "", ""
 
 
 def parse_note(data: bytes) -> Item:
@@ -133,9 +139,24 @@ def parse_note(data: bytes) -> Item:
     path = note.get("path")
     if path is not None and not isinstance(path, str):
         raise ItemRefused('the note\'s "path" is not a text')
+    return picture(note["key"], path, _copyright(note))
+
+
+def _copyright(note: dict[str, Any]) -> bool | None:
+    """What a note says of copyright; None when it says nothing."""
     status = note.get("copyrightStatus", note.get("copyright_status"))
-    copyright = isinstance(status, str) and status.strip().lower() == "copyright"
-    return picture(note["key"], path, copyright)
+    if not isinstance(status, str) or not status.strip():
+        return None
+    return status.strip().lower() == "copyright"
+
+
+def quarantined_copyright(bucket: Bucket, item: Item) -> bool | None:
+    """What the note of a picture in quarantine says of copyright."""
+    try:
+        note = json.loads(bucket.read(quarantine_key(item)))
+    except ValueError:
+        return None
+    return _copyright(note) if isinstance(note, dict) else None
 
 
 def read_notes(bucket: Bucket) -> Iterator[tuple[Item | None, str, str]]:

@@ -52,12 +52,14 @@ class Source:
 
 @dataclass(frozen=True)
 class Plan:
-    """A source with what will be made of it: `width` × `height` pixels, upright."""
+    """A source with what will be made of it: `width` × `height` pixels, upright; `converted`
+    says whether its colours are."""
 
     source: Source
     recipe: Recipe
     width: int
     height: int
+    converted: bool
     notes: tuple[str, ...]
 
 
@@ -152,13 +154,14 @@ def plan(source: Source, recipe: Recipe, copyright: bool) -> Plan:
         notes.append(f"rotated upright (orientation {source.orientation})")
     image, dropped = colour.check_profile(open_stored(source.path, source.kind, recipe))
     notes += [dropped] if dropped else []
-    if recipe.colour == "srgb" and colour.needs_conversion(image):
+    converted = recipe.colour == "srgb" and colour.needs_conversion(image)
+    if converted:
         notes.append("converted to sRGB")
     if image.hasalpha() and recipe.compression == "jpeg":
         notes.append("transparency flattened on the background")
     if image.format == "ushort" and not _keeps_depth(recipe):
         notes.append("16 bits scaled to 8")
-    return Plan(source, recipe, width, height, tuple(notes))
+    return Plan(source, recipe, width, height, converted, tuple(notes))
 
 
 def _keeps_depth(recipe: Recipe) -> bool:
@@ -170,7 +173,7 @@ def pipeline(plan: Plan) -> pyvips.Image:
     recipe, source = plan.recipe, plan.source
     image, _ = colour.check_profile(open_stored(source.path, source.kind, recipe))
     image = _resize(mend_iptc(image), plan)
-    if recipe.colour == "srgb" and colour.needs_conversion(image):
+    if plan.converted:
         image = colour.to_srgb(image)
     if image.hasalpha() and recipe.compression == "jpeg":
         image = _flatten(image, recipe.background)

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import errno
-import hashlib
 import os
 import secrets
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING
 
 from imagecore.colour import profile_of
+from imagecore.digest import sha256_of
 from imagecore.errors import DiskFull, ItemFailed, UnreadableImage
 from imagecore.layout import Expected, expected_levels, needs_bigtiff
 from imagecore.picture import Plan, inspect, open_stored, pipeline, plan
@@ -98,27 +98,18 @@ def _make(planned: Plan, part: Path) -> PyramidInfo:
     image = None
     upright = upright if turned else None
     pages = _verify(part, expected, planned, upright)
-    with part.open("rb") as file:
-        digest = _sha256(file)
     return PyramidInfo(
         width=expected.width,
         height=expected.height,
         pages=pages,
         tile=expected.tile,
         bytes=part.stat().st_size,
-        sha256=digest,
+        sha256=sha256_of(part),
         source_width=planned.source.width,
         source_height=planned.source.height,
         source_kind=planned.source.kind,
         notes=planned.notes,
     )
-
-
-def _sha256(file: BinaryIO) -> str:
-    digest = hashlib.sha256()
-    while chunk := file.read(1 << 20):
-        digest.update(chunk)
-    return digest.hexdigest()
 
 
 def _upright(image: pyvips.Image, orientation: int) -> pyvips.Image:
@@ -216,7 +207,7 @@ def _quick_means(planned: Plan, expected: Expected) -> Means | None:
     from imagecore.tilemeans import area_means
 
     source = planned.source
-    plain = source.kind == "jpeg" and "converted to sRGB" not in planned.notes
+    plain = source.kind == "jpeg" and not planned.converted
     if not plain or source.width * source.height < _QUICK_PIXELS:
         return None
     small = open_stored(source.path, source.kind, planned.recipe, shrink=8)

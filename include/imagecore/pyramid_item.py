@@ -3,23 +3,32 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 import uuid
 from dataclasses import dataclass
 from pathlib import Path
 from queue import SimpleQueue
 from urllib.parse import quote, unquote
 
-from imagecore.errors import ItemFailed, ItemRefused
+from imagecore.errors import DiskFull, ItemFailed, ItemRefused
 from imagecore.manifest import Item
-from imagecore.notes import delete_notes, quarantine, quarantine_key, target_key
+from imagecore.notes import (
+    delete_notes,
+    quarantine,
+    quarantine_key,
+    quarantined_copyright,
+    target_key,
+)
 from imagecore.outcome import Result, State, now
 from imagecore.recipe import Recipe
 from imagecore.s3 import (
     Bucket,
     ObjectChanged,
+    ObjectDamaged,
     ObjectDenied,
     ObjectMissing,
     S3Object,
+    ServerFault,
     etag_of,
 )
 from imagecore.sandbox import PyramidWorker
@@ -28,6 +37,9 @@ from imagecore.text import printable
 
 SOURCE_KEY_CHARACTERS = 1_000
 """S3 takes 2 KB of metadata in all; a longer name is kept as its hash."""
+
+ROOM_BYTES = 2**30
+"""A disk that has so much room again when a picture's files are gone was filled by that picture."""
 
 
 @dataclass(frozen=True)
@@ -82,18 +94,26 @@ class PyramidItems:
             ItemFailed: it could not be made or delivered this time.
             InfrastructureError: nor could any other.
         """
+        process = self._buckets.process
+        quarantined = process.find(quarantine_key(item))
         try:
-            result = self._bring_up_to_date(item)
+            result = self._bring_up_to_date(item, quarantined is not None)
         except ItemRefused as refusal:
             if item["notes"]:
-                quarantine(self._buckets.process, item, printable(refusal), self._run, now())
+                if quarantined and item.get("copyright") is None:
+                    item = {**item, "copyright": quarantined_copyright(process, item)}
+                quarantine(process, item, printable(refusal), self._run, now())
             raise
-        delete_notes(self._buckets.process, item)
-        if self._buckets.process.find(quarantine_key(item)):
-            self._buckets.process.delete(quarantine_key(item))
+        except ServerFault as fault:
+            for bucket in (self._buckets.source, process, self._buckets.image):
+                bucket.check()
+            raise ItemFailed(f"{fault}; the server answers for others") from fault
+        delete_notes(process, item)
+        if quarantined:
+            process.delete(quarantined.key)
         return result
 
-    def _bring_up_to_date(self, item: Item) -> Result:
+    def _bring_up_to_date(self, item: Item, quarantined: bool) -> Result:
         if "refused" in item:
             raise ItemRefused(item["refused"])
         if "failed" in item:
@@ -102,13 +122,11 @@ class PyramidItems:
         target = target_key(item)
         existing = self._buckets.image.find(target)
         self._refuse_taken(item, target, existing)
-        copyright = item["copyright"]
-        if copyright is None and existing:
-            copyright = existing.metadata.get("copyright") == "yes"
+        copyright = self._copyright(item, existing, quarantined)
         origin = {
             "source-key": _source_name(item["key"]),
             "source-etag": source.etag,
-            "recipe": self._recipe.fingerprint(bool(copyright)),
+            "recipe": self._recipe.fingerprint(copyright),
         }
         if existing and not self._force and self._is_current(existing, origin):
             return Result(State.SKIPPED, "up to date", {"target": target})
@@ -120,6 +138,14 @@ class PyramidItems:
                 "the next run takes the new one"
             )
         return result
+
+    def _copyright(self, item: Item, existing: S3Object | None, quarantined: bool) -> bool:
+        """Of a picture whose note does not say, what was known when it was last looked at."""
+        if item["copyright"] is not None:
+            return bool(item["copyright"])
+        if existing and "copyright" in existing.metadata:
+            return existing.metadata["copyright"] == "yes"
+        return quarantined and quarantined_copyright(self._buckets.process, item) is True
 
     def _source(self, item: Item) -> S3Object:
         try:
@@ -142,13 +168,11 @@ class PyramidItems:
         return source
 
     def _refuse_taken(self, item: Item, target: str, existing: S3Object | None) -> None:
-        """Refuse to write over the source itself, or over another living picture's pyramid."""
+        """Refuse to write over an uploaded picture, or over another living picture's pyramid."""
         source, image = self._buckets.source, self._buckets.image
-        if target == item["key"] and source.name == image.name:
-            raise ItemRefused(
-                f"its pyramid would overwrite the picture itself, {image.url(target)}"
-            )
         maker = existing.metadata.get("source-key", "") if existing else ""
+        if source.name == image.name and existing and not maker:
+            raise ItemRefused(f"its pyramid would overwrite a picture, {image.url(target)}")
         if not maker or maker == _source_name(item["key"]):
             return
         if maker.startswith("sha256:") or source.find(unquote(maker)):
@@ -159,7 +183,7 @@ class PyramidItems:
 
     def _is_current(self, existing: S3Object, origin: dict[str, str]) -> bool:
         """Made of this source by this recipe, and whole: also where a try was killed before it
-        could compare what it had delivered."""
+        could compare what it had delivered, unless a key service hides the content's hash."""
         made = existing.metadata
         expected = {**origin, "bytes": str(existing.size)}
         if any(made.get(name) != value for name, value in expected.items()):
@@ -169,6 +193,17 @@ class PyramidItems:
         return made.get("sha256") == self._buckets.image.sha256(existing)
 
     def _make(self, source: S3Object, target: str, metadata: dict[str, str]) -> Result:
+        try:
+            return self._make_once(source, target, metadata)
+        except DiskFull as full:
+            free = shutil.disk_usage(self._temp).free
+            if free < ROOM_BYTES:
+                raise
+            raise ItemFailed(
+                f"{full} It was this picture alone: without it {free:,} bytes are free."
+            ) from full
+
+    def _make_once(self, source: S3Object, target: str, metadata: dict[str, str]) -> Result:
         name = uuid.uuid4().hex
         worker = self._workers.get()
         try:
@@ -177,7 +212,10 @@ class PyramidItems:
                 temp_file(self._temp, name) as fetched,
                 temp_file(self._temp, f"{name}.tif") as made,
             ):
-                self._buckets.source.fetch(source, fetched)
+                try:
+                    self._buckets.source.fetch(source, fetched)
+                except ObjectDamaged:  # a connection that broke looks the same
+                    self._buckets.source.fetch(source, fetched)
                 info = worker.make(
                     fetched, made, self._recipe, copyright=metadata["copyright"] == "yes"
                 )

@@ -32,30 +32,30 @@ class Recipe:
     max_width: int | None = _setting(
         4000,
         "Greatest width",
-        "Pixels; a wider picture is made smaller, never larger.",
+        "Pixels; a wider picture is made smaller, never larger. 0: no limit.",
         type=["integer", "null"],
-        minimum=1,
+        minimum=0,
     )
     max_height: int | None = _setting(
         4000,
         "Greatest height",
-        "Pixels; a higher picture is made smaller, never larger.",
+        "Pixels; a higher picture is made smaller, never larger. 0: no limit.",
         type=["integer", "null"],
-        minimum=1,
+        minimum=0,
     )
     copyright_max_width: int | None = _setting(
         843,
         "Greatest width under copyright",
-        "Pixels; holds beside the general limit when the picture is under copyright.",
+        "Pixels; holds beside the general limit when the picture is under copyright. 0: no limit.",
         type=["integer", "null"],
-        minimum=1,
+        minimum=0,
     )
     copyright_max_height: int | None = _setting(
         560,
         "Greatest height under copyright",
-        "Pixels; holds beside the general limit when the picture is under copyright.",
+        "Pixels; holds beside the general limit when the picture is under copyright. 0: no limit.",
         type=["integer", "null"],
-        minimum=1,
+        minimum=0,
     )
     compression: Compression = _setting(  # noqa: RUF009
         "deflate",
@@ -112,7 +112,7 @@ class Recipe:
     loaders: tuple[str, ...] = _setting(
         DEFAULT_KINDS,
         "Kinds of picture read",
-        "Every other kind is refused. svg can be added; it may run the picture's own program.",
+        "Every other kind is refused. svg can be added: a drawing may ask for any amount of work.",
         type="array",
         items={"type": "string", "enum": list(KINDS)},
         minItems=1,
@@ -135,7 +135,7 @@ class Recipe:
     def limits(self, copyright: bool) -> tuple[int | None, int | None]:
         """The greatest width and height in pixels that hold for one picture."""
         if not copyright:
-            return self.max_width, self.max_height
+            return self.max_width or None, self.max_height or None
         return (
             _least(self.max_width, self.copyright_max_width),
             _least(self.max_height, self.copyright_max_height),
@@ -212,7 +212,7 @@ def recipe_from_json(values: Mapping[str, Any]) -> Recipe:
 
 
 def _least(one: int | None, other: int | None) -> int | None:
-    known = [value for value in (one, other) if value is not None]
+    known = [value for value in (one, other) if value]
     return min(known) if known else None
 
 

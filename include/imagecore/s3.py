@@ -26,6 +26,7 @@ from botocore.exceptions import (
     ResponseStreamingError,
 )
 
+from imagecore.digest import sha256_of
 from imagecore.errors import ImageflowsError, InfrastructureError, ItemFailed
 from imagecore.text import printable
 
@@ -47,6 +48,14 @@ _CREDENTIALS = {
     "AuthorizationHeaderMalformed",
 }
 _BUSY = {"SlowDown", "Throttling", "ThrottlingException", "RequestLimitExceeded", "TooManyRequests"}
+
+
+class BucketUnusable(InfrastructureError):
+    """The bucket does not exist, or may not be used."""
+
+
+class ServerFault(InfrastructureError):
+    """The server broke at this request; it may be alive for others."""
 
 
 class ObjectMissing(ItemFailed):
@@ -93,19 +102,19 @@ class Bucket:
         return f"s3://{self.name}/{printable(key)}"
 
     def check(self) -> None:
-        """Raise InfrastructureError unless the bucket is there and may be used."""
+        """Raise BucketUnusable, or what `reaching` says, unless the bucket may be used."""
         with reaching(f"s3://{self.name}"):
             try:
                 self.client.head_bucket(Bucket=self.name)
             except ClientError as error:
                 code = error.response["Error"]["Code"]
                 if code in _MISSING:
-                    raise InfrastructureError(
+                    raise BucketUnusable(
                         f"The bucket {self.name} does not exist: create it, or correct the "
                         "parameter that names it."
                     ) from error
                 if code in _DENIED:
-                    raise InfrastructureError(
+                    raise BucketUnusable(
                         f"The bucket {self.name} may not be used with these credentials: check the "
                         "connection and the bucket's policy."
                     ) from error
@@ -113,7 +122,7 @@ class Bucket:
                     f"The bucket {self.name} cannot be used: {error}. Check the connection."
                 ) from error
             except ParamValidationError as error:
-                raise InfrastructureError(
+                raise BucketUnusable(
                     f"{self.name!r} cannot be the name of a bucket: correct the parameter that "
                     "names it."
                 ) from error
@@ -214,7 +223,8 @@ class Bucket:
 
         Size and metadata are read back by HEAD; the content is compared by ETag where that is a
         hash of the content, and by reading it back where not. What differs is deleted again, so
-        that nothing wrong stays visible.
+        that nothing wrong stays visible; but not what someone else has delivered meanwhile, which
+        its metadata tell.
         """
         url = self.url(key)
         with reaching(url):
@@ -230,6 +240,9 @@ class Bucket:
                 ),
             )
         stored = self.head(key)
+        theirs = {name: stored.metadata.get(name) for name in metadata}
+        if theirs != metadata and None not in theirs.values():
+            raise ObjectChanged(f"{url}: someone else delivered it at the same time")
         wrong = self._difference(source, stored, metadata)
         if wrong:
             self.delete(key)
@@ -244,7 +257,7 @@ class Bucket:
         if stored.etag == etag_of(source):
             return ""
         try:
-            same = self.sha256(stored) == _sha256(source)
+            same = self.sha256(stored) == sha256_of(source)
         except ObjectDamaged:
             same = False
         return "" if same else "the stored bytes differ"
@@ -271,14 +284,6 @@ def etag_of(file: Path) -> str:
     if file.stat().st_size < PART_BYTES:
         return parts[0].hex() if parts else hashlib.md5(b"", usedforsecurity=False).hexdigest()
     return f"{hashlib.md5(b''.join(parts), usedforsecurity=False).hexdigest()}-{len(parts)}"
-
-
-def _sha256(file: Path) -> str:
-    digest = hashlib.sha256()
-    with file.open("rb") as data:
-        while chunk := data.read(2**20):
-            digest.update(chunk)
-    return digest.hexdigest()
 
 
 @contextmanager
@@ -319,8 +324,10 @@ def _translated(error: ClientError, what: str) -> ImageflowsError:
         return InfrastructureError(
             f"{what}: the credentials are refused ({code}): check the connection."
         )
-    if code in _BUSY or status == 429 or status >= 500:
-        return InfrastructureError(f"{what}: the server is overloaded or broken: {error}")
+    if code in _BUSY or status == 429 or status > 500:
+        return InfrastructureError(f"{what}: the server is overloaded or away: {error}")
+    if status == 500:
+        return ServerFault(f"{what}: the server broke: {error}")
     if code in _MISSING:
         return ObjectMissing(f"{what} does not exist")
     if code in _CHANGED:

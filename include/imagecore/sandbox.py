@@ -21,7 +21,8 @@ from imagecore.layout import VerificationFailed
 from imagecore.pyramid import PART_PREFIX, PyramidInfo
 from imagecore.recipe import Recipe, recipe_to_json
 
-_CRASHES = {"SIGSEGV", "SIGABRT", "SIGTRAP", "SIGBUS", "SIGILL", "SIGFPE", "SIGSYS"}
+# Of a picture. SIGILL, SIGBUS and SIGSYS would speak of the machine.
+_CRASHES = {"SIGSEGV", "SIGABRT", "SIGTRAP", "SIGFPE"}
 _OUT_OF_MEMORY = ("failed to allocate", "out of memory", "bad_alloc", "memoryerror")
 _KEPT_STDERR = 8192
 _INCLUDE = Path(__file__).resolve().parents[1]
@@ -47,7 +48,6 @@ class PyramidWorker:
     :param timeout_s: seconds one picture may take
     :param memory_mb: most memory of the child in MB (Linux)
     :param file_mb: most size of one file the child writes in MB, or None
-    :param vips_concurrency: threads of libvips for one picture
     """
 
     def __init__(
@@ -57,12 +57,10 @@ class PyramidWorker:
         timeout_s: float,
         memory_mb: int,
         file_mb: int | None,
-        vips_concurrency: int = 1,
     ) -> None:
         self._temp_dir = temp_dir
         self._timeout_s = timeout_s
         self._limits = {"memory_mb": memory_mb, "file_mb": file_mb}
-        self._vips_concurrency = vips_concurrency
         self._child: subprocess.Popen[bytes] | None = None
         self._own_temp: Path | None = None
         self._stderr = b""
@@ -133,7 +131,7 @@ class PyramidWorker:
         environment |= {
             "PYTHONPATH": str(_INCLUDE),
             "TMPDIR": str(self._own_temp.resolve()),
-            "VIPS_CONCURRENCY": str(self._vips_concurrency),
+            "VIPS_CONCURRENCY": "1",  # a batch makes several pictures at once instead
             "OPENBLAS_NUM_THREADS": "1",
             "MALLOC_ARENA_MAX": "2",  # glibc keeps freed pixels in an arena for each thread
             "PYTHONDONTWRITEBYTECODE": "1",

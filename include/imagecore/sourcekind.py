@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 from imagecore.errors import UnreadableImage
+from imagecore.layout import TIFF_FAULTS
 
 if TYPE_CHECKING:
     import tifffile
@@ -111,7 +112,7 @@ def check_tiff_source(path: Path, max_bytes: int) -> int:
             if first.compression in _DEFLATE:
                 _inflate_all(tiff.filehandle, first, max_bytes)
             return _full_size_pages(tiff)
-    except (tifffile.TiffFileError, ValueError, KeyError, IndexError, TypeError, OSError) as bad:
+    except TIFF_FAULTS as bad:
         raise UnreadableImage(f"the TIFF's directory is damaged: {bad}") from bad
 
 

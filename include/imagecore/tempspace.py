@@ -43,7 +43,7 @@ def _root() -> Path:
     with suppress(FileExistsError):
         root.mkdir(mode=0o700)
     found = root.lstat()
-    if found.st_uid != os.getuid() or found.st_mode != stat.S_IFDIR | 0o700:
+    if found.st_uid != os.getuid() or not stat.S_ISDIR(found.st_mode) or found.st_mode & 0o077:
         raise InfrastructureError(
             f"The temporary folder {root} belongs to someone else, is open to others, or is no "
             "folder: remove it, or set TMPDIR to another place."

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import struct
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,7 +10,7 @@ import numpy as np
 import tifffile
 from numpy.typing import NDArray
 
-from imagecore.layout import Expected, VerificationFailed, expected_levels
+from imagecore.layout import TIFF_FAULTS, Expected, VerificationFailed, expected_levels
 from imagecore.tilemeans import LevelMeans, Means, cell_sides
 
 if TYPE_CHECKING:
@@ -20,18 +18,6 @@ if TYPE_CHECKING:
 
 COMPRESSIONS = {"deflate": 8, "jpeg": 7, "lzw": 5, "webp": 50001, "none": 1}
 _PROFILE_TAG = 34675
-_FAULTS = (
-    RuntimeError,
-    ValueError,
-    LookupError,
-    TypeError,
-    AttributeError,
-    ArithmeticError,
-    AssertionError,
-    OSError,
-    struct.error,
-    zlib.error,
-)
 # ITU-R BT.601, as JPEG defines it: linear, so it may be applied to means.
 _RGB_TO_YCC = np.array(
     [[0.299, 0.587, 0.114], [-0.168736, -0.331264, 0.5], [0.5, -0.418688, -0.081312]]
@@ -61,7 +47,7 @@ def check_tiff(path: Path, expected: Expected) -> Means:
                 above = level
     except VerificationFailed:
         raise
-    except _FAULTS as fault:
+    except TIFF_FAULTS as fault:
         raise VerificationFailed(f"the result cannot be read back: {fault}") from fault
     return first
 

@@ -1,9 +1,9 @@
 """Where a run keeps what it planned and what became of it: a folder, or a prefix in S3.
 
     <work>/<dag_id>/<run_id>/
-        plan-1/manifest.jsonl            the items, sorted, written once
-        plan-1/plan.json                 what was planned, and with which parameters
-        plan-1/outcomes/0007/…           the outcomes of batch 0007
+        plan-1-…/manifest.jsonl          the items, sorted, written once
+        plan-1-…/plan.json               what was planned, and with which parameters
+        plan-1-…/outcomes/0007/…         the outcomes of batch 0007
         report.json outcomes.jsonl failed.jsonl
 
 Every path below the root is made by this project, so obstore serves: it is one interface to
@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote, unquote, urlsplit
@@ -64,12 +64,13 @@ class WorkStore:
 
     def delete(self, paths: list[str]) -> None:
         """Delete objects; one that is gone already is no error."""
-        for path in paths:
-            with self._reaching(path):
-                try:
-                    obstore.delete(self.store, path)
-                except FileNotFoundError:
-                    continue
+        with self._reaching(paths[0] if paths else ""):
+            try:
+                obstore.delete(self.store, paths)
+            except FileNotFoundError:
+                for path in paths:
+                    with suppress(FileNotFoundError):
+                        obstore.delete(self.store, path)
 
     def uri(self, path: str) -> str:
         """The address of `path` as people and descriptors carry it."""

@@ -30,7 +30,7 @@ def shared_params(*, modes: tuple[str, ...] = ("copy", "dryrun")) -> dict[str, P
             type="string",
             enum=list(modes),
             title="Mode",
-            description="`dryrun` plans and reports, and writes nothing but the plan.",
+            description="`dryrun` plans and reports; nothing is written outside the work store.",
             section="What to do",
         ),
         "prefix": Param(
@@ -43,7 +43,7 @@ def shared_params(*, modes: tuple[str, ...] = ("copy", "dryrun")) -> dict[str, P
         "manifest_uri": Param(
             None,
             type=["null", "string"],
-            pattern=r"^(file|s3)://.+\.jsonl$",
+            pattern=r"^(file:///|s3://[^@/]+@[^/]+/).+\.jsonl$",
             title="Manifest",
             description="Exactly the items of this file: an earlier run's failed.jsonl.",
             section="What to do",
@@ -69,6 +69,15 @@ def shared_params(*, modes: tuple[str, ...] = ("copy", "dryrun")) -> dict[str, P
             minimum=0,
             title="Failures allowed",
             description="The run fails when more items than this failed.",
+            section="What to do",
+        ),
+        "max_quarantined": Param(
+            100,
+            type="integer",
+            minimum=0,
+            title="Quarantined allowed",
+            description="The run fails when more items than this were quarantined: so many bad "
+            "ones at once are likely to have another cause.",
             section="What to do",
         ),
         "max_fanout": Param(
@@ -107,7 +116,7 @@ def bucket_params(workflow: str, *roles: str) -> dict[str, Param]:
         where[f"{role}_bucket"] = Param(
             setting(f"{workflow}_{role}_bucket", f"imageflows-{role}"),
             type="string",
-            pattern=r"^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$",
+            pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{1,254}$",
             title=f"{role.capitalize()} bucket",
             description=f"Default: [imageflows] {workflow}_{role}_bucket in airflow.cfg.",
             section="Where",

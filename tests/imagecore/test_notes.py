@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from dataclasses import asdict
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -54,17 +55,17 @@ NOTE = {"key": "digital/a/lantern.png", "path": "digital/a/"}
 @pytest.mark.parametrize(
     ("more", "copyright"),
     [
-        ({}, False),
-        ({"eTag": "0123"}, False),
-        ({"etag": "0123", "someone": ["else's", {"field": 1}]}, False),
+        ({}, None),
+        ({"eTag": "0123"}, None),
+        ({"etag": "0123", "someone": ["else's", {"field": 1}]}, None),
         ({"copyrightStatus": "copyright"}, True),
         ({"copyrightStatus": "Copyright"}, True),
         ({"copyrightStatus": " COPYRIGHT \n"}, True),
         ({"copyright_status": "copyright"}, True),
         ({"copyrightStatus": "not copyright"}, False),
-        ({"copyrightStatus": ""}, False),
-        ({"copyrightStatus": None}, False),
-        ({"copyrightStatus": ["copyright"]}, False),
+        ({"copyrightStatus": ""}, None),
+        ({"copyrightStatus": None}, None),
+        ({"copyrightStatus": ["copyright"]}, None),
     ],
 )
 def test_old_and_new_spellings_of_a_note_are_read(more: dict[str, Any], copyright: bool) -> None:
@@ -440,7 +441,7 @@ def test_a_note_with_a_long_name_has_room_in_quarantine(process: Bucket) -> None
 def test_a_refused_picture_of_an_earlier_manifest_goes_to_quarantine(process: Bucket) -> None:
     note = put(process, "rbsc/a.json", {"key": "a/../b.jpg", "path": "a/"})
     row = {"key": "a/../b.jpg", "path": "a/", "copyright": False, "notes": [note]}
-    (item,) = planned_before([row])
+    [item] = planned_again([row])
     assert "refused" in item
     document = refuse(process, item, item["refused"])
     assert (document["key"], document["path"]) == ("a/../b.jpg", "a/")
@@ -450,13 +451,19 @@ def test_a_refused_picture_of_an_earlier_manifest_goes_to_quarantine(process: Bu
 # Planning from an earlier manifest
 
 
+def planned_again(rows: list[Item]) -> list[Item]:
+    """The items of a manifest whose notes are all gone."""
+    gone: Any = SimpleNamespace(find=lambda key: None)
+    return [item for item, _, _ in planned_before(rows, gone) if item is not None]
+
+
 def test_the_pictures_of_an_earlier_manifest_are_looked_at_anew() -> None:
     rows: list[Item] = [
         {"key": "a/b.jpg", "path": "a/", "copyright": True, "notes": [version(1)]},
         {"key": "a/c.jpg", "path": "", "copyright": None, "notes": [], "refused": "a rival then"},
         {"key": "a/d.jpg", "path": "a/"},
     ]
-    assert list(planned_before(rows)) == [
+    assert planned_again(rows) == [
         {"key": "a/b.jpg", "path": "a/", "copyright": True, "notes": [version(1)]},
         {"key": "a/c.jpg", "path": "", "copyright": None, "notes": []},
         {"key": "a/d.jpg", "path": "a/", "copyright": None, "notes": []},
@@ -465,14 +472,27 @@ def test_the_pictures_of_an_earlier_manifest_are_looked_at_anew() -> None:
 
 def test_what_an_earlier_manifest_refused_by_name_is_refused_again_and_not_dropped() -> None:
     listed = picture_or_refusal("a/../b.jpg")
-    (again,) = planned_before([listed])
+    [again] = planned_again([listed])
     assert again == listed
     assert "refused" in again
 
 
-def test_an_unreadable_note_of_an_earlier_manifest_is_left_out() -> None:
-    row: Item = {"key": "rbsc/a.json", "refused": "unreadable note", "notes": [version(1)]}
-    assert list(planned_before([row])) == []
+def test_of_a_picture_in_a_manifest_only_the_key_need_be_given() -> None:
+    assert planned_again([{"key": "a/b.jpg"}]) == [
+        {"key": "a/b.jpg", "path": "a/", "copyright": None, "notes": []}
+    ]
+
+
+def test_a_note_of_an_earlier_manifest_is_read_again_or_remarked(process: Bucket) -> None:
+    note = put(process, "rbsc/a.json", NOTE)
+    rows: list[Item] = [
+        {"key": "rbsc/a.json", "failed": "unreadable note: access denied", "notes": [note]},
+        {"key": "rbsc/b.json", "refused": "unreadable note: not JSON", "notes": [version(1)]},
+    ]
+    assert list(planned_before(rows, process)) == [
+        ({**NOTE, "copyright": None, "notes": [note]}, "", ""),
+        (None, "rbsc/b.json", "a note that is gone"),
+    ]
 
 
 NOT_NOTES = [
@@ -492,7 +512,7 @@ NOT_NOTES = [
 @pytest.mark.parametrize("note", NOT_NOTES, ids=repr)
 def test_nothing_but_a_note_below_rbsc_is_taken_for_one(note: Any) -> None:
     row = {"key": "a/b.jpg", "path": "a/", "copyright": False, "notes": [note, version(1)]}
-    (item,) = planned_before([row])
+    [item] = planned_again([row])
     assert item["notes"] == [version(1)]
 
 
@@ -510,7 +530,7 @@ def test_nothing_but_a_note_below_rbsc_is_taken_for_one(note: Any) -> None:
 @example({"key": "a.jpg", "path": "", "notes": True})
 @example({"key": "a.jpg", "path": "", "notes": {"key": "rbsc/a.json"}})
 def test_any_manifest_gives_pictures_or_refusals_and_no_false_note(row: Item) -> None:
-    for item in planned_before([row]):
+    for item in planned_again([row]):
         assert item["key"] == row["key"]
         assert item["notes"] == []
         assert "refused" in item or target_key(item)

@@ -22,7 +22,15 @@ from hypothesis import strategies as st
 
 from imagecore import s3
 from imagecore.errors import ImageflowsError, InfrastructureError, ItemFailed
-from imagecore.s3 import Bucket, ObjectChanged, ObjectDamaged, ObjectDenied, ObjectMissing, etag_of
+from imagecore.s3 import (
+    Bucket,
+    ObjectChanged,
+    ObjectDamaged,
+    ObjectDenied,
+    ObjectMissing,
+    ServerFault,
+    etag_of,
+)
 
 BodyChange = Callable[[bytes], bytes]
 
@@ -483,7 +491,7 @@ REFUSALS: list[tuple[int, str | None, type[ImageflowsError]]] = [
     (503, "SlowDown", InfrastructureError),
     (503, None, InfrastructureError),
     (502, None, InfrastructureError),
-    (500, "InternalError", InfrastructureError),
+    (500, "InternalError", ServerFault),
     (429, "TooManyRequests", InfrastructureError),
     (429, None, InfrastructureError),
     (400, "ExpiredToken", InfrastructureError),
@@ -523,7 +531,7 @@ def test_a_refusal_is_told_apart_by_what_to_do_next(
         (403, ItemFailed),
         (412, ObjectChanged),
         (429, InfrastructureError),
-        (500, InfrastructureError),
+        (500, ServerFault),
         (503, InfrastructureError),
     ],
 )

@@ -42,10 +42,11 @@ class CallOperator(ImageBatchOperator):
 class Run:
     """One DAG run: its parameters, its XComs, and the three steps."""
 
-    def __init__(self, run_id: str = "manual__2026-11-21T05:30:00+00:00", **params: Any) -> None:
+    def __init__(self, run_type: str = "manual", **params: Any) -> None:
         self.params = {name: p.value for name, p in shared_params().items()} | params
         self.conf = dict(params)
-        self.run_id = run_id
+        self.run_type = run_type
+        self.run_id = f"{run_type}__2026-11-21T05:30:00+00:00"
         self.xcom: dict[tuple[str, str], Any] = {}
         self.plan_try = 0
 
@@ -53,6 +54,7 @@ class Run:
         """What Airflow hands to `execute`."""
         ti = SimpleNamespace(
             try_number=try_number,
+            max_tries=3,
             xcom_push=lambda key, value: self.xcom.update({(task_id, key): value}),
             xcom_pull=lambda task_ids, key="return_value": self.xcom.get((task_ids, key)),
         )
@@ -61,9 +63,9 @@ class Run:
             dag_id="toy",
             run_id=self.run_id,
             conf=self.conf,
-            logical_date=None,
+            logical_date=date.subtract(days=1) if self.run_type == "scheduled" else None,
             run_after=date,
-            run_type="manual",
+            run_type=self.run_type,
         )
         dag = SimpleNamespace(params=shared_params())
         return {"ti": ti, "dag_run": dag_run, "dag": dag, "params": self.params}
@@ -75,8 +77,15 @@ class Run:
         self.xcom["plan", "return_value"] = batches
         return batches
 
-    def batch(self, batch: dict, function: Callable[[dict], Result], **kwargs: Any) -> dict:
-        self.last = self.context("batch")
+    def batch(
+        self,
+        batch: dict,
+        function: Callable[[dict], Result],
+        *,
+        try_number: int = 1,
+        **kwargs: Any,
+    ) -> dict:
+        self.last = self.context("batch", try_number)
         operator = CallOperator(task_id="batch", batch=batch, function=function, **kwargs)
         return operator.execute(self.last)
 

@@ -85,8 +85,12 @@ def test_nothing_to_do_is_a_success(new_run, work_store):
 def test_what_a_plan_passes_by_is_remarked(new_run, work_store):
     run = new_run()
     run.plan(items(1))
-    plan = json.loads(work_store.get(f"toy/{run.run_id}/plan-1/plan.json"))
+    plan = json.loads(work_store.get(f"{run.xcom['plan', 'plan']}/plan.json"))
     assert plan["first_remarks"] == [{"key": "folder/", "remark": "a folder marker"}]
+
+
+def fails(item: dict) -> Result:
+    raise ItemFailed("connection reset")
 
 
 def half_bad(item: dict) -> Result:
@@ -109,14 +113,60 @@ def test_a_run_with_failures_fails_and_names_them_and_how_to_run_them_again(new_
     assert "2 items failed, 0 allowed (max_failed)" in message
     assert "pictures/00001.jpg: quarantined: cut off in the middle" in message
     assert f"airflow dags clear toy --run-id {run.run_id} --only-failed -y" in message
-    assert f'{{"manifest_uri": "{work_store.url}/toy/{run.run_id}/failed.jsonl"}}' in message
-    assert "airflow backfill create --dag-id toy --from-date 2026-11-21T05:30:00+00:00" in message
+    failed = f"{work_store.url}/toy/{run.run_id}/failed.jsonl"
+    assert f'--conf \'{{"images_per_task": 8, "manifest_uri": "{failed}"}}\'' in message
+    assert "airflow backfill" not in message, "a run by hand is not reached by its date"
     assert [line["key"][-9:-4] for line in lines(work_store, run, "failed.jsonl")] == [
         "00001", "00003", "00005", "00007",
     ]  # fmt: skip
     assert report_of(work_store, run)["counts"] == {
         "done": 4, "skipped": 0, "failed": 2, "quarantined": 2,
     }  # fmt: skip
+
+
+def test_a_scheduled_run_that_fails_names_its_backfill_too(new_run):
+    run = new_run(run_type="scheduled")
+    [batch] = run.plan(items(1))
+    with pytest.raises(ItemsFailed):
+        run.batch(batch, fails)
+    with pytest.raises(RunFailed, match="airflow backfill create --dag-id toy --from-date"):
+        run.report()
+
+
+def test_too_many_in_quarantine_fail_the_run(new_run):
+    run = new_run(images_per_task=8, max_failed=8, max_quarantined=1)
+    [batch] = run.plan(items(8))
+    with pytest.raises(ItemsFailed):
+        run.batch(batch, half_bad)
+    with pytest.raises(RunFailed, match=r"2 items were quarantined, 1 allowed \(max_quarantined\)"):
+        run.report()
+
+
+def test_a_run_deleted_and_made_again_takes_nothing_over(new_run):
+    first = new_run(images_per_task=4)
+    [batch] = first.plan(items(4))
+    first.batch(batch, done)
+    second = new_run(images_per_task=4)
+    [batch] = second.plan(items(4))
+    processed = []
+    second.batch(batch, lambda item: processed.append(item["key"]) or done(item))
+    assert len(processed) == 4
+
+
+def test_the_last_try_that_infrastructure_ends_leaves_its_failures_open(new_run):
+    run = new_run(images_per_task=3)
+    [batch] = run.plan(items(3))
+
+    def first_bad_then_gone(item: dict) -> Result:
+        if item["key"].endswith("00000.jpg"):
+            return fails(item)
+        raise InfrastructureError("the server is gone")
+
+    with pytest.raises(InfrastructureError):
+        run.batch(batch, first_bad_then_gone, threads=1, try_number=4)
+    again = []
+    run.batch(batch, lambda item: again.append(item["key"]) or done(item))
+    assert len(again) == 3
 
 
 def test_max_failed_lets_a_run_with_a_few_failures_pass(new_run):
@@ -163,7 +213,8 @@ def test_an_outcome_nobody_planned_fails_the_run(new_run, work_store):
     [batch] = run.plan(items(2))
     run.batch(batch, done)
     work_store.put(
-        f"toy/{run.run_id}/plan-1/outcomes/0000/x.jsonl", b'{"key":"ghost","state":"done"}\n'
+        f"{run.xcom['plan', 'plan']}/outcomes/0000/x.jsonl",
+        b'{"key":"ghost","state":"done"}\n',
     )
     with pytest.raises(RunFailed, match="1 were never planned"):
         run.report()

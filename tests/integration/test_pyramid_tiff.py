@@ -13,7 +13,7 @@ import tifffile
 
 from devstack.samples import client
 from imagecore.errors import ItemFailed
-from imagecore.s3 import Bucket, ObjectDenied
+from imagecore.s3 import Bucket, ObjectDamaged, ObjectDenied, ServerFault
 
 PICTURES = Path(skimage.__file__).parent / "data"
 ROCKET = (PICTURES / "rocket.jpg").read_bytes()
@@ -193,12 +193,15 @@ def test_a_result_of_another_living_picture_is_not_overwritten(pyramids):
     assert states(outcomes) == {"digital/a.png": "done"}
 
 
-def test_a_pyramid_never_overwrites_its_own_source(pyramids):
+def test_a_pyramid_never_overwrites_an_uploaded_picture(pyramids):
     tiff = io.BytesIO()
     tifffile.imwrite(tiff, tifffile.imread(PICTURES / "multipage_rgb.tif")[0])
     pyramids.upload("digital/scan.tif", tiff.getvalue())
     _, outcomes = pyramids.run(image_bucket=pyramids.source)
     assert states(outcomes) == {"digital/scan.tif": "quarantined"}
+    pyramids.upload("digital/scan.jpg", ROCKET)
+    _, outcomes = pyramids.run(image_bucket=pyramids.source)
+    assert states(outcomes) == {"digital/scan.jpg": "quarantined"}
     assert (
         pyramids.client.get_object(Bucket=pyramids.source, Key="digital/scan.tif")["Body"].read()
         == tiff.getvalue()
@@ -252,6 +255,57 @@ def test_copyright_limits_hold_also_when_a_later_run_has_no_note(pyramids):
     _, outcomes = pyramids.run(prefix="digital/", force=True)
     assert states(outcomes) == {"digital/retina.jpg": "done"}
     assert sizes(pyramids.result("digital/retina.tif"))[0] == (560, 560)
+
+
+def test_copyright_stays_when_a_new_note_does_not_speak_of_it(pyramids):
+    pyramids.upload("digital/retina.jpg", RETINA, copyrightStatus="copyright")
+    pyramids.run()
+    pyramids.upload("digital/retina.jpg", RETINA + b" ")
+    _, outcomes = pyramids.run()
+    assert states(outcomes) == {"digital/retina.jpg": "done"}
+    assert sizes(pyramids.result("digital/retina.tif"))[0] == (560, 560)
+
+
+def test_copyright_survives_quarantine(pyramids):
+    pyramids.upload("digital/retina.jpg", RETINA[:9_000], copyrightStatus="copyright")
+    pyramids.run()
+    pyramids.upload("digital/retina.jpg", RETINA[:8_000])
+    pyramids.run()
+    pyramids.put("digital/retina.jpg", RETINA)
+    _, outcomes = pyramids.run(prefix="digital/")
+    assert states(outcomes) == {"digital/retina.jpg": "done"}
+    assert sizes(pyramids.result("digital/retina.tif"))[0] == (560, 560)
+
+
+def test_an_object_at_which_the_server_breaks_fails_alone(pyramids, monkeypatch):
+    pyramids.upload("digital/rocket.jpg", ROCKET)
+    pyramids.upload("digital/coffee.png", COFFEE)
+    fetch = Bucket.fetch
+
+    def break_at_one(self, found, target):
+        if "coffee" in found.key:
+            raise ServerFault("InternalError")
+        fetch(self, found, target)
+
+    monkeypatch.setattr(Bucket, "fetch", break_at_one)
+    state, outcomes = pyramids.run()
+    assert state == "failed"
+    assert states(outcomes) == {"digital/coffee.png": "failed", "digital/rocket.jpg": "done"}
+
+
+def test_a_connection_that_breaks_once_is_no_failure(pyramids, monkeypatch):
+    pyramids.upload("digital/rocket.jpg", ROCKET)
+    fetch, broken = Bucket.fetch, []
+
+    def break_once(self, found, target):
+        if not broken:
+            broken.append(found.key)
+            raise ObjectDamaged("cut off")
+        fetch(self, found, target)
+
+    monkeypatch.setattr(Bucket, "fetch", break_once)
+    _, outcomes = pyramids.run()
+    assert (states(outcomes), len(broken)) == ({"digital/rocket.jpg": "done"}, 1)
 
 
 def test_a_note_written_anew_meanwhile_stays(pyramids, monkeypatch):
@@ -316,10 +370,26 @@ def no_retries(pyramids, monkeypatch):
             monkeypatch.setattr(task, "retries", 0)
 
 
-def test_a_full_disk_stops_the_batch_and_changes_nothing(pyramids, no_retries, monkeypatch, capfd):
-    pyramids.upload("digital/rocket.jpg", ROCKET)
+@pytest.fixture
+def full_disk(monkeypatch):
+    """Every temporary file lies on a disk without space, as the kernel says it."""
     full = nullcontext(Path("/dev/full"))
     monkeypatch.setattr("imagecore.pyramid_item.temp_file", lambda folder, name: full)
+
+
+def test_a_picture_that_alone_fills_the_disk_fails_alone(pyramids, full_disk):
+    pyramids.upload("digital/rocket.jpg", ROCKET)
+    state, outcomes = pyramids.run()
+    assert (state, states(outcomes)) == ("failed", {"digital/rocket.jpg": "failed"})
+    assert "It was this picture alone" in outcomes["digital/rocket.jpg"]["reason"]
+    assert pyramids.keys(pyramids.process) == {"rbsc/rocket.json"}
+
+
+def test_a_full_disk_stops_the_batch_and_changes_nothing(
+    pyramids, full_disk, no_retries, monkeypatch, capfd
+):
+    pyramids.upload("digital/rocket.jpg", ROCKET)
+    monkeypatch.setattr("imagecore.pyramid_item.ROOM_BYTES", 2**80)
     state, outcomes = pyramids.run()
     assert (state, outcomes) == ("failed", {})
     said = "".join(capfd.readouterr())

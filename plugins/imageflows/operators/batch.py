@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from airflow.sdk import BaseOperator
 
 from imagecore.batch import Process, run_batch
-from imagecore.errors import ImageflowsError, PlanRefused
+from imagecore.errors import ImageflowsError, InfrastructureError, PlanRefused
 from imagecore.manifest import Batch, Item, read_batch
 from imagecore.outcome import OutcomeLog, State
 from imagecore.report import NAMED
@@ -69,7 +69,12 @@ class ImageBatchOperator(BaseOperator):
         record = OutcomeLog(store, f"{folder}/outcomes/{batch.batch_id}")
         self._stop = Event()
         with self.processor(context) as process:
-            counts = run_batch(items, process, record, threads=self.threads, stop=self._stop)
+            try:
+                counts = run_batch(items, process, record, threads=self.threads, stop=self._stop)
+            except InfrastructureError:
+                if context["ti"].try_number > context["ti"].max_tries:
+                    record.finish()  # whoever clears it wants its failed items done again
+                raise
         self.log.info(
             "%d items: %s", len(items), ", ".join(f"{n} {s.value}" for s, n in counts.items())
         )

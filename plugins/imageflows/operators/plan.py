@@ -8,6 +8,7 @@ from dataclasses import asdict
 from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, Any
+from uuid import uuid4
 
 from airflow.sdk import BaseOperator
 from airflow.sdk.configuration import conf
@@ -47,8 +48,8 @@ class PlanOperator(BaseOperator):
     Subclasses give `items`. The run's parameters are read by their shared names: `limit`,
     `max_fanout`, `images_per_task`, and `mode`, which for `dryrun` plans no batch.
 
-    Every try writes a folder of its own (`plan-1`, `plan-2` after the task was cleared), so that
-    nothing of an earlier plan, or of its outcomes, is mistaken for this one's.
+    Every try writes a folder of its own, so that nothing of an earlier plan or of its outcomes is
+    mistaken for this one's; not even when a run was deleted and made again under its name.
 
     Returns the batches' descriptors, to map over; XCom `plan` has the plan's folder.
 
@@ -62,14 +63,17 @@ class PlanOperator(BaseOperator):
 
     @abstractmethod
     def items(self, context: Context, remark: Remark) -> Iterable[Item]:
-        """The items of this run; `remark` what was found that is none."""
+        """The items of this run, in the order in which `limit` is to take them.
+
+        `remark` what was found that is none.
+        """
 
     def execute(self, context: Context) -> list[dict[str, Any]]:
         params = context["params"]
         dag_run, task_instance = context["dag_run"], context["ti"]
         refuse_unknown(dag_run.conf, context["dag"].params)
         store = work_store()
-        folder = f"{folder_of_run(context)}/plan-{task_instance.try_number}"
+        folder = f"{folder_of_run(context)}/plan-{task_instance.try_number}-{uuid4().hex[:8]}"
         remarks = Remarks()
         manifest, batches = write_manifest(
             islice(self.items(context, remarks.add), params["limit"]),

@@ -26,8 +26,6 @@ if TYPE_CHECKING:
     from imagecore.s3 import Bucket, S3Object
     from imageflows.operators.plan import Remark
 
-NOTE_READERS = 16
-
 
 def pyramid_params() -> dict[str, Param]:
     """The parameters of a recipe: a preset, and each of its values to override."""
@@ -119,27 +117,41 @@ class PyramidPlanOperator(_PyramidOperator, PlanOperator):
     """
 
     def items(self, context: Context, remark: Remark) -> Iterable[Item]:
-        from imagecore.notes import merge_pictures, planned_before
+        from imagecore.notes import READERS, merge_pictures, planned_before
 
         params = context["params"]
         recipe_of(params)
         if params["manifest_uri"] and params["prefix"]:
             raise PlanRefused("manifest_uri and prefix are both set: a run has one of them.")
-        buckets = self.buckets(NOTE_READERS)
-        for bucket in (buckets.source, buckets.process, buckets.image):
-            bucket.check()
+        buckets = self._checked_buckets(READERS)
         if params["manifest_uri"]:
-            return merge_pictures(planned_before(read_items(params["manifest_uri"])))
-        return merge_pictures([*self._found(context, buckets, remark), *_left_over(context)])
+            listed = planned_before(read_items(params["manifest_uri"]), buckets.process)
+            return merge_pictures(_without_remarks(listed, remark))
+        left_over = planned_before(_left_over(context), buckets.process)
+        return merge_pictures(
+            [*self._found(context, buckets, remark), *_without_remarks(left_over, remark)]
+        )
+
+    def _checked_buckets(self, connections: int) -> Buckets:
+        """The buckets, all of which can be used: a wrong name is not worth another try."""
+        from airflow.sdk.exceptions import AirflowNotFoundException
+
+        from imagecore.s3 import BucketUnusable
+
+        try:
+            buckets = self.buckets(connections)
+            for bucket in (buckets.source, buckets.process, buckets.image):
+                bucket.check()
+        except (BucketUnusable, AirflowNotFoundException) as error:
+            raise PlanRefused(f"{error} (connection {self.aws_conn_id})") from error
+        return buckets
 
     def _found(self, context: Context, buckets: Buckets, remark: Remark) -> Iterator[Item]:
         from imagecore.notes import read_notes
 
         listed = self._listed(context, buckets.source, remark)
-        for item, key, text in read_notes(buckets.process):
-            if item is None:
-                remark(key, text)
-            elif listed is None or item["key"] in listed:
+        for item in _without_remarks(read_notes(buckets.process), remark):
+            if listed is None or item["key"] in listed:
                 yield item
         yield from (listed or {}).values()
 
@@ -175,16 +187,25 @@ def _below(
     return pictures
 
 
-def _left_over(context: Context) -> Iterator[Item]:
+def _without_remarks(
+    found: Iterable[tuple[Item | None, str, str]], remark: Remark
+) -> Iterator[Item]:
+    for item, key, text in found:
+        if item is None:
+            remark(key, text)
+        else:
+            yield item
+
+
+def _left_over(context: Context) -> list[Item]:
     """What did not end well when this same run was last reported."""
     from imagecore.manifest import decode
-    from imagecore.notes import planned_before
 
     try:
         failed = work_store().get(f"{folder_of_run(context)}/failed.jsonl")
     except FileNotFoundError:
-        return
-    yield from planned_before(decode(failed, "failed.jsonl of this run"))
+        return []
+    return decode(failed, "failed.jsonl of this run")
 
 
 class PyramidTiffOperator(_PyramidOperator, ImageBatchOperator):
@@ -196,6 +217,7 @@ class PyramidTiffOperator(_PyramidOperator, ImageBatchOperator):
     :param timeout_s: seconds a picture may take before its worker is killed.
     :param memory_mb: MB that decoding and encoding one picture may take.
     :param max_source_mb: MB; a larger file is quarantined unread.
+    :param max_file_mb: MB; the most that one temporary file or result may take on the disk.
     """
 
     def __init__(
@@ -204,12 +226,14 @@ class PyramidTiffOperator(_PyramidOperator, ImageBatchOperator):
         timeout_s: float = 900,
         memory_mb: int = 2_048,
         max_source_mb: int = 20_000,
+        max_file_mb: int = 50_000,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         self.timeout_s = timeout_s
         self.memory_mb = memory_mb
         self.max_source_mb = max_source_mb
+        self.max_file_mb = max_file_mb
 
     @contextmanager
     def processor(self, context: Context) -> Iterator[Process]:
@@ -225,7 +249,7 @@ class PyramidTiffOperator(_PyramidOperator, ImageBatchOperator):
                     temp_dir=temp,
                     timeout_s=self.timeout_s,
                     memory_mb=self.memory_mb,
-                    file_mb=None,
+                    file_mb=self.max_file_mb,
                 )
                 workers.put(stack.enter_context(worker))
             yield PyramidItems(

@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from airflow.sdk import Context
 
 
+SELECTING = {"manifest_uri", "prefix", "limit"}
+"""Parameters that say which items a run takes."""
+
+
 class RunFailed(ImageflowsError):
     """More items failed than the run allows, or an item has no outcome."""
 
@@ -25,8 +29,9 @@ class RunFailed(ImageflowsError):
 class ReportOperator(BaseOperator):
     """Joins the plan with the outcomes, writes the report, and decides the run's state.
 
-    It runs whatever became of the batches, and fails when more than `max_failed` items failed or
-    an item is in no outcome or in two. The message names them and the commands that run them again.
+    It runs whatever became of the batches, and fails when more than `max_failed` items failed,
+    more than `max_quarantined` were quarantined, or an item is in no outcome or was never
+    planned. The message names them and the commands that run them again.
 
     XCom `report` has the report's address and its counts, also when the task fails.
 
@@ -62,15 +67,18 @@ class ReportOperator(BaseOperator):
         task_instance.xcom_push(key="report", value={"report": uri, **document["counts"]})
         self.log.info("Report: %s\n%s", uri, summary(plan, report))
         if plan["mode"] != "dryrun":
-            self._judge(report, plan, context["params"]["max_failed"], again)
+            self._judge(report, plan, context["params"], again)
 
-    def _judge(self, report: Report, plan: dict[str, Any], allowed: int, again: list[str]) -> None:
+    def _judge(
+        self, report: Report, plan: dict[str, Any], params: dict[str, Any], again: list[str]
+    ) -> None:
         wrong = []
-        if report.counts[State.FAILED] > allowed:
-            wrong.append(
-                f"{report.counts[State.FAILED]} items failed, {allowed} allowed (max_failed)"
-            )
-        if report.missing or report.stray or report.counts.total() != plan["planned"]:
+        for state in (State.FAILED, State.QUARANTINED):
+            limit = f"max_{state.value}"
+            if report.counts[state] > params[limit]:
+                ended = "items failed" if state is State.FAILED else "items were quarantined"
+                wrong.append(f"{report.counts[state]} {ended}, {params[limit]} allowed ({limit})")
+        if not report.complete or report.planned != plan["planned"]:
             wrong.append(
                 f"{plan['planned']} items were planned and {report.counts.total()} have an "
                 f"outcome: {report.missing} are missing, {report.stray} were never planned"
@@ -96,14 +104,23 @@ def summary(plan: dict[str, Any], report: Report) -> str:
 
 
 def commands(context: Context, failed_uri: str) -> list[str]:
-    """The three ways to run again what failed, ready to paste into a shell."""
+    """The ways to run again what failed, with the run's own parameters, ready to paste.
+
+    A backfill reaches a run by its date, so a run by hand has only two. `completed` takes the run
+    whether it failed or not; what is up to date in it is skipped.
+    """
     run = context["dag_run"]
-    day = context.get("data_interval_start") or run.logical_date or run.run_after
-    conf = json.dumps({"manifest_uri": failed_uri})
-    dag_id, run_id, date = shlex.quote(run.dag_id), shlex.quote(run.run_id), day.isoformat()
-    return [
+    kept = {name: value for name, value in (run.conf or {}).items() if name not in SELECTING}
+    conf = shlex.quote(json.dumps({**kept, "manifest_uri": failed_uri}))
+    dag_id, run_id = shlex.quote(run.dag_id), shlex.quote(run.run_id)
+    ways = [
         f"airflow dags clear {dag_id} --run-id {run_id} --only-failed -y",
-        f"airflow dags trigger {dag_id} --conf {shlex.quote(conf)}",
-        f"airflow backfill create --dag-id {dag_id} --from-date {date} --to-date {date} "
-        "--reprocess-behavior failed",
+        f"airflow dags trigger {dag_id} --conf {conf}",
     ]
+    if run.run_type in ("scheduled", "backfill") and run.logical_date:
+        date = run.logical_date.isoformat()
+        ways.append(
+            f"airflow backfill create --dag-id {dag_id} --from-date {date} --to-date {date} "
+            "--reprocess-behavior completed"
+        )
+    return ways
