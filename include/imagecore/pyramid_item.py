@@ -95,8 +95,9 @@ class PyramidItems:
             InfrastructureError: nor could any other.
         """
         process = self._buckets.process
-        quarantined = process.find(quarantine_key(item))
+        quarantined = None
         try:
+            quarantined = process.find(quarantine_key(item))
             result = self._bring_up_to_date(item, quarantined is not None)
         except ItemRefused as refusal:
             if item["notes"]:

@@ -342,11 +342,19 @@ def test_a_source_replaced_while_it_is_made_fails_and_keeps_its_note(pyramids, m
 
 def test_a_dry_run_changes_no_bucket(pyramids):
     pyramids.upload("digital/rocket.jpg", ROCKET)
+    pyramids.put_note("rbsc/bad.json", b"{")
     state, outcomes = pyramids.run(mode="dryrun")
     assert (state, outcomes) == ("success", {})
-    assert pyramids.report()["planned"] == 1
+    assert pyramids.report()["planned"] == 2
     assert pyramids.keys(pyramids.image) == set()
-    assert pyramids.keys(pyramids.process) == {"rbsc/rocket.json"}
+    assert pyramids.keys(pyramids.process) == {"rbsc/rocket.json", "rbsc/bad.json"}
+    plan = json.loads(next(pyramids.folder.glob("plan-1-*/plan.json")).read_text())
+    assert plan["first_remarks"] == [
+        {
+            "key": "rbsc/bad.json",
+            "remark": "would be quarantined: unreadable note: the note is not JSON",
+        }
+    ]
 
 
 def test_a_prefix_takes_every_picture_below_it_and_a_limit_the_first(pyramids):

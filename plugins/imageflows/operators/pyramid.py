@@ -125,12 +125,17 @@ class PyramidPlanOperator(_PyramidOperator, PlanOperator):
             raise PlanRefused("manifest_uri and prefix are both set: a run has one of them.")
         buckets = self._checked_buckets(READERS)
         if params["manifest_uri"]:
-            listed = planned_before(read_items(params["manifest_uri"]), buckets.process)
-            return merge_pictures(_without_remarks(listed, remark))
-        left_over = planned_before(_left_over(context), buckets.process)
-        return merge_pictures(
-            [*self._found(context, buckets, remark), *_without_remarks(left_over, remark)]
-        )
+            again = planned_before(read_items(params["manifest_uri"]), buckets.process)
+            found: Iterable[Item] = ()
+        else:
+            again = planned_before(_left_over(context), buckets.process)
+            found = self._found(context, buckets, remark)
+        items = merge_pictures([*found, *_without_remarks(again, remark)])
+        if params["mode"] == "dryrun":
+            for item in items:
+                if "refused" in item:
+                    remark(item["key"], f"would be quarantined: {item['refused']}")
+        return items
 
     def _checked_buckets(self, connections: int) -> Buckets:
         """The buckets, all of which can be used: a wrong name is not worth another try."""
