@@ -75,7 +75,7 @@ with DAG(
         ),
     },
 ) as dag:
-    plan = PyramidPlanOperator(task_id="plan", min_batch=16, **BUCKETS)
+    plan = PyramidPlanOperator(task_id="plan", **BUCKETS)
     pyramids = PyramidTiffOperator.partial(
         task_id="pyramid", pool="image_cpu", map_index_template=BATCH_LABEL, **BUCKETS
     ).expand(batch=plan.output)

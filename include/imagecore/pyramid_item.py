@@ -29,7 +29,6 @@ from imagecore.s3 import (
     ObjectMissing,
     S3Object,
     ServerFault,
-    etag_of,
 )
 from imagecore.sandbox import PyramidWorker
 from imagecore.tempspace import disk_errors, temp_file
@@ -229,7 +228,6 @@ class PyramidItems:
                     "sha256": info.sha256,
                 }
                 metadata |= {name: str(value) for name, value in described.items()}
-                metadata["etag"] = etag_of(made)
                 self._buckets.image.deliver(made, target, "image/tiff", metadata)
         finally:
             self._workers.put(worker)

@@ -33,8 +33,8 @@ from imagecore.text import printable
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
-PART_BYTES = 64 * 2**20
-"""Objects above this size go up in parts of this size."""
+PART_BYTES = 100 * 2**20
+"""Objects of this size or more go up in parts of it; Amazon's advice is 100 MB."""
 
 _MISSING = {"NoSuchKey", "NotFound", "404"}
 _CHANGED = {"PreconditionFailed", "412", "ConditionalRequestConflict", "409"}
@@ -221,12 +221,15 @@ class Bucket:
     def deliver(self, source: Path, key: str, content_type: str, metadata: dict[str, str]) -> None:
         """Upload a file, and compare what the bucket then holds with it.
 
+        The ETag it must have is kept in its metadata as `etag`, so that it can be compared later.
+
         Size and metadata are read back by HEAD; the content is compared by ETag where that is a
         hash of the content, and by reading it back where not. What differs is deleted again, so
         that nothing wrong stays visible; but not what someone else has delivered meanwhile, which
         its metadata tell.
         """
         url = self.url(key)
+        metadata = {**metadata, "etag": etag_of(source)}
         with reaching(url):
             self.client.upload_file(
                 str(source),
@@ -254,7 +257,7 @@ class Bucket:
             return f"{stored.size:,} bytes were stored of {size:,}"
         if {**stored.metadata, **metadata} != stored.metadata:
             return "the metadata was not stored"
-        if stored.etag == etag_of(source):
+        if stored.etag == metadata["etag"]:
             return ""
         try:
             same = self.sha256(stored) == sha256_of(source)

@@ -134,7 +134,6 @@ class PyramidWorker:
             "VIPS_CONCURRENCY": "1",  # a batch makes several pictures at once instead
             "OPENBLAS_NUM_THREADS": "1",
             "MALLOC_ARENA_MAX": "2",  # glibc keeps freed pixels in an arena for each thread
-            "PYTHONDONTWRITEBYTECODE": "1",
         }
         self._child = subprocess.Popen(
             [sys.executable, "-m", "imagecore.sandbox_child", json.dumps(self._limits)],
