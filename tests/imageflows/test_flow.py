@@ -75,6 +75,19 @@ def test_a_dry_run_plans_no_task_and_reports_what_it_would_do(new_run, work_stor
     assert (report["mode"], report["planned"]) == ("dryrun", 7)
 
 
+def test_a_dry_run_of_the_same_run_forgets_nothing_that_failed(new_run, work_store):
+    run = new_run(images_per_task=1)
+    [batch] = run.plan(items(1))
+    with pytest.raises(ItemsFailed):
+        run.batch(batch, fails)
+    with pytest.raises(RunFailed):
+        run.report()
+    run.params["mode"] = "dryrun"
+    run.plan(items(1))
+    run.report()
+    assert len(lines(work_store, run, "failed.jsonl")) == 1
+
+
 def test_nothing_to_do_is_a_success(new_run, work_store):
     run = new_run()
     assert run.plan([]) == []

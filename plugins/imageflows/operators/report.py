@@ -54,7 +54,10 @@ class ReportOperator(BaseOperator):
             )
         store, run = work_store(), folder_of_run(context)
         plan = read_plan(store, folder)
-        report = make_report(store, [Batch(**batch) for batch in batches], run, folder)
+        if plan["mode"] == "dryrun":  # what an earlier plan of this run left undone stays known
+            report = Report(planned=0)
+        else:
+            report = make_report(store, [Batch(**batch) for batch in batches], run, folder)
         again = commands(context, store.uri(f"{run}/failed.jsonl"))
         document = {
             **{name: plan[name] for name in ("dag_id", "run_id", "mode", "remarks")},
