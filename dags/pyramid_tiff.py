@@ -62,7 +62,9 @@ with DAG(
     doc_md=__doc__,
     tags=["imageflows", "pyramids"],
     params={
-        **shared_params(),
+        **shared_params(
+            prefix="Every picture of the source below this prefix, with or without a note."
+        ),
         **pyramid_params(),
         **bucket_params("pyramid", "source", "process", "image"),
         "source_prefixes": Param(

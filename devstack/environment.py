@@ -52,6 +52,7 @@ def environment(
         # Airflow 3.3.2: one short task in six holds its slot this long after it is done.
         "AIRFLOW__WORKERS__MIN_HEARTBEAT_INTERVAL": "1",
         "AIRFLOW__IMAGEFLOWS__WORK_STORE": layout.work.as_uri(),
+        "AIRFLOW__IMAGEFLOWS__UPLOAD_ROOT": str(layout.upload),
         S3_CONNECTION: _s3_connection(f"http://{HOST}:{ports['moto']}"),
     }
     matching = {

@@ -35,6 +35,11 @@ class Layout:
         return self.state / "work"
 
     @property
+    def upload(self) -> Path:
+        """The drive that `store_photo_upload` reads, unless the environment names another."""
+        return self.state / "upload"
+
+    @property
     def logs(self) -> Path:
         """One file a service, and the logs of tasks in `tasks/`."""
         return self.state / "logs"

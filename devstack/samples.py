@@ -76,14 +76,20 @@ def size(data: bytes) -> str:
     return f"{image.width} × {image.height}"
 
 
-def _photograph(name: str) -> bytes:
+def photograph(name: str) -> bytes:
+    """A photograph's file, as it is in scikit-image."""
     import skimage
 
     return (Path(skimage.__file__).parent / "data" / name).read_bytes()
 
 
 def _image(name: str) -> Any:
-    return pyvips.Image.new_from_buffer(_photograph(name), "")
+    return pyvips.Image.new_from_buffer(photograph(name), "")
+
+
+def jpeg_of(name: str, scale: float = 1) -> bytes:
+    """A photograph as a JPEG, enlarged."""
+    return bytes(_image(name).resize(scale).jpegsave_buffer(Q=85))
 
 
 def _sideways() -> bytes:
@@ -105,7 +111,7 @@ def _sixteen_bits() -> bytes:
 
 
 def _large() -> bytes:
-    return bytes(_image("hubble_deep_field.jpg").resize(7).jpegsave_buffer(Q=80))
+    return jpeg_of("hubble_deep_field.jpg", scale=7)
 
 
 def _cmyk() -> bytes:
@@ -114,7 +120,7 @@ def _cmyk() -> bytes:
 
 
 def _truncated() -> bytes:
-    whole = bytes(_image("astronaut.png").jpegsave_buffer(Q=90))
+    whole = jpeg_of("astronaut.png")
     return whole[: len(whole) * 2 // 3]
 
 
@@ -123,7 +129,7 @@ def _text() -> bytes:
 
 
 def _photo(folder: str, name: str, *, copyrighted: bool = False) -> Sample:
-    return Sample(f"digital/{folder}/{name}", lambda: _photograph(name), copyrighted=copyrighted)
+    return Sample(f"digital/{folder}/{name}", lambda: photograph(name), copyrighted=copyrighted)
 
 
 def _made(name: str, make: Callable[[], bytes], expected: str = "done") -> Sample:

@@ -126,7 +126,7 @@ def _start_all(
     for service in services:
         if service.port:
             ports[service.port] = free_port(service.wanted_port, ports.values())
-    for folder in (layout.airflow, layout.work, layout.logs):
+    for folder in (layout.airflow, layout.work, layout.upload, layout.logs):
         folder.mkdir(parents=True, exist_ok=True)
     ours = environment(layout, {"moto": 0, "airflow": 0, **ports}, environ)
     child_environ = {**environ, **ours}

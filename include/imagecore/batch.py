@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor, wait
 from threading import Event, Lock
 
-from imagecore.errors import ImageflowsError, InfrastructureError, ItemRefused
+from imagecore.errors import ImageflowsError, InfrastructureError, ItemFailed, ItemRefused
 from imagecore.manifest import Item
 from imagecore.outcome import Outcome, OutcomeLog, Result, State, now
 from imagecore.text import printable
@@ -95,7 +95,8 @@ def attempt(process: Process, item: Item) -> Outcome:
         result = Result(State.QUARANTINED, printable(error, REASON_CHARACTERS))
     except ImageflowsError as error:
         log.error("%s failed: %s", printable(key), printable(error))
-        result = Result(State.FAILED, printable(error, REASON_CHARACTERS))
+        done = dict(error.detail) if isinstance(error, ItemFailed) else {}
+        result = Result(State.FAILED, printable(error, REASON_CHARACTERS), done)
     except Exception as error:  # an item's failure, of whatever kind, is its own
         log.exception("%s failed unexpectedly", printable(key))
         reason = printable(f"unexpected {type(error).__name__}: {error}", REASON_CHARACTERS)

@@ -1,5 +1,9 @@
 """The three ways a piece of work can go wrong, told apart by what to do next."""
 
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any
+
 
 class ImageflowsError(Exception):
     """Base of every error this project raises on purpose; its text is for a person."""
@@ -14,7 +18,12 @@ class UnreadableImage(ItemRefused):
 
 
 class ItemFailed(ImageflowsError):
-    """This item could not be done now, others can. Its outcome is `failed`."""
+    """This item could not be done now, others can. Its outcome is `failed`.
+
+    `detail` is what had been done of it all the same, for the outcome.
+    """
+
+    detail: Mapping[str, Any] = MappingProxyType({})
 
 
 class InfrastructureError(ImageflowsError):

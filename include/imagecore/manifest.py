@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import hashlib
-import heapq
 import itertools
 import json
 import re
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import islice
 from math import ceil
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from imagecore.errors import PlanRefused
+from imagecore.extsort import external_sort
 from imagecore.tempspace import disk_errors
 from imagecore.text import printable
 from imagecore.workstore import WorkStore
@@ -24,7 +23,6 @@ from imagecore.workstore import WorkStore
 Item = dict[str, Any]
 """One unit of work. `key` names it, and is unique within a manifest."""
 
-SORT_BYTES = 64 * 2**20
 _KEY = re.compile(rb'\{"key":("(?:[^"\\]|\\.)*")')
 
 
@@ -66,10 +64,11 @@ def decode(lines: bytes, source: str) -> list[Item]:
         PlanRefused: a line is not a JSON object with a text `key`. The message gives its number
             and never its content, which may be anything.
     """
-    return list(_decode_lines(lines.splitlines(), source))
+    return list(decode_lines(lines.splitlines(), source))
 
 
-def _decode_lines(lines: Iterable[bytes], source: str) -> Iterator[Item]:
+def decode_lines(lines: Iterable[bytes], source: str) -> Iterator[Item]:
+    """As `decode`, one by one."""
     for number, line in enumerate(lines, 1):
         try:
             item = json.loads(line)
@@ -116,11 +115,16 @@ def batch_size(
 
 
 def write_manifest(
-    items: Iterable[Item], store: WorkStore, path: str, size_of: Callable[[int], int]
+    items: Iterable[Item],
+    store: WorkStore,
+    path: str,
+    size_of: Callable[[int], int],
+    prefix: str = "",
 ) -> tuple[Manifest, list[Batch]]:
     """Sort `items` into the file `path` of `store` and cut it into batches.
 
-    `size_of(count)` gives the number of items a batch holds. Items may stream: what this function
+    `size_of(count)` gives the number of items a batch holds, and `prefix` begins the batches'
+    names. Items may stream: what this function
     holds of them is bounded by SORT_BYTES, whatever their number.
 
     Raises:
@@ -133,7 +137,7 @@ def write_manifest(
     ):
         file = Path(folder, "manifest.jsonl")
         count, sha256 = _sort_to(file, (encode(item) for item in items), folder)
-        batches = list(_cut(file, size_of(count), store.uri(path)))
+        batches = list(_cut(file, size_of(count), store.uri(path), prefix))
         uri = store.put(path, file)
     return Manifest(uri, count, sha256), batches
 
@@ -159,10 +163,10 @@ def read_batch(store: WorkStore, path: str, batch: Batch) -> list[Item]:
 
 
 def _sort_to(target: Path, lines: Iterable[bytes], folder: str) -> tuple[int, str]:
-    """Write `lines` sorted to `target`: sorted runs of SORT_BYTES, merged."""
+    """Write `lines` sorted to `target`; returns their number and the file's SHA-256."""
     count, digest, last = 0, hashlib.sha256(), None
-    with ExitStack() as runs, target.open("wb") as file:
-        for line in heapq.merge(*_sorted_runs(lines, folder, runs)):
+    with target.open("wb") as file:
+        for line in external_sort(lines, Path(folder), len):
             key = _KEY.match(line).group(1)  # type: ignore[union-attr]
             if key == last:
                 raise PlanRefused(
@@ -176,30 +180,7 @@ def _sort_to(target: Path, lines: Iterable[bytes], folder: str) -> tuple[int, st
     return count, digest.hexdigest()
 
 
-def _sorted_runs(lines: Iterable[bytes], folder: str, stack: ExitStack) -> list[IO[bytes]]:
-    runs: list[IO[bytes]] = []
-    for chunk in _chunks(lines):
-        run = stack.enter_context(tempfile.TemporaryFile(dir=folder))  # noqa: SIM115
-        run.writelines(sorted(chunk))
-        run.seek(0)
-        runs.append(run)
-    return runs
-
-
-def _chunks(lines: Iterable[bytes]) -> Iterator[list[bytes]]:
-    chunk: list[bytes] = []
-    size = 0
-    for line in lines:
-        chunk.append(line)
-        size += len(line)
-        if size >= SORT_BYTES:
-            yield chunk
-            chunk, size = [], 0
-    if chunk:
-        yield chunk
-
-
-def _cut(file: Path, size: int, uri: str) -> Iterator[Batch]:
+def _cut(file: Path, size: int, uri: str, prefix: str) -> Iterator[Batch]:
     offset = 0
     with file.open("rb") as lines:
         for number in itertools.count():
@@ -208,7 +189,7 @@ def _cut(file: Path, size: int, uri: str) -> Iterator[Batch]:
                 return
             data = b"".join(slice_)
             yield Batch(
-                f"{number:04d}",
+                f"{prefix}{number:04d}",
                 uri,
                 offset,
                 len(data),

@@ -30,7 +30,7 @@ from imagecore.s3 import (
     S3Object,
     ServerFault,
 )
-from imagecore.sandbox import PyramidWorker
+from imagecore.sandbox import PictureWorker
 from imagecore.tempspace import disk_errors, temp_file
 from imagecore.text import printable
 
@@ -68,7 +68,7 @@ class PyramidItems:
         buckets: Buckets,
         recipe: Recipe,
         temp: Path,
-        workers: SimpleQueue[PyramidWorker],
+        workers: SimpleQueue[PictureWorker],
         *,
         run: str,
         force: bool,
@@ -216,7 +216,7 @@ class PyramidItems:
                     self._buckets.source.fetch(source, fetched)
                 except ObjectDamaged:  # a connection that broke looks the same
                     self._buckets.source.fetch(source, fetched)
-                info = worker.make(
+                info = worker.make_pyramid(
                     fetched, made, self._recipe, copyright=metadata["copyright"] == "yes"
                 )
                 described = {

@@ -88,7 +88,7 @@ def _joined(
     store: WorkStore, batch: Batch, plan: str, report: Report
 ) -> Iterator[tuple[Item, Outcome | None]]:
     recorded, _, _ = read_outcomes(store, f"{plan}/outcomes/{batch.batch_id}")
-    for item in read_batch(store, f"{plan}/manifest.jsonl", batch):
+    for item in read_batch(store, f"{plan}/{batch.uri.rpartition('/')[2]}", batch):
         yield item, recorded.pop(item["key"], None)
     report.stray += len(recorded)
 

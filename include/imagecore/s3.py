@@ -11,7 +11,7 @@ import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,6 +28,7 @@ from botocore.exceptions import (
 
 from imagecore.digest import sha256_of
 from imagecore.errors import ImageflowsError, InfrastructureError, ItemFailed
+from imagecore.listing import BadListing, list_pages
 from imagecore.text import printable
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ PART_BYTES = 100 * 2**20
 """Objects of this size or more go up in parts of it; Amazon's advice is 100 MB."""
 
 _MISSING = {"NoSuchKey", "NotFound", "404"}
-_CHANGED = {"PreconditionFailed", "412", "ConditionalRequestConflict", "409"}
+CONDITION_CODES = {"PreconditionFailed", "412", "ConditionalRequestConflict", "409"}
 _DENIED = {"AccessDenied", "Forbidden", "403"}
 _CREDENTIALS = {
     "InvalidAccessKeyId",
@@ -152,24 +153,11 @@ class Bucket:
 
     def walk(self, prefix: str) -> Iterator[S3Object]:
         """Every object below `prefix`, in the order of the listing."""
-        url = f"s3://{self.name}/{printable(prefix)}"
-        with reaching(url):
-            pages = self.client.get_paginator("list_objects_v2").paginate(
-                Bucket=self.name, Prefix=prefix
-            )
-            for page in pages:
-                if "IsTruncated" not in page:  # botocore takes any XML for an empty listing
-                    raise InfrastructureError(
-                        f"{url}: the answer is no listing. Check the connection's endpoint."
-                    )
-                for entry in page.get("Contents", ()):
-                    yield S3Object(
-                        entry["Key"],
-                        entry["ETag"].strip('"'),
-                        entry["Size"],
-                        entry["LastModified"],
-                        {},
-                    )
+        with reaching(self.url(prefix)):
+            for page in list_pages(self.client, self.name, prefix):
+                for key, size, modified, etag in page.entries:
+                    when = datetime.fromtimestamp(modified / 10**9, timezone.utc)
+                    yield S3Object(key, etag, size, when, {})
 
     def read(self, key: str) -> bytes:
         """A small object's bytes."""
@@ -310,6 +298,8 @@ def reaching(what: str) -> Iterator[None]:
         raise ObjectDamaged(f"{what}: it arrived damaged: {error}") from error
     except ParamValidationError as error:
         raise ItemFailed(f"{what}: {error}") from error
+    except BadListing as error:
+        raise BadListing(f"{what}: {error}. Check the connection's endpoint.") from error
     except BotoCoreError as error:
         raise InfrastructureError(
             f"{what} cannot be reached: {error}. Check the connection's endpoint and credentials."
@@ -333,7 +323,7 @@ def _translated(error: ClientError, what: str) -> ImageflowsError:
         return ServerFault(f"{what}: the server broke: {error}")
     if code in _MISSING:
         return ObjectMissing(f"{what} does not exist")
-    if code in _CHANGED:
+    if code in CONDITION_CODES:
         return ObjectChanged(
             f"{what} changed while it was being read; the next run takes the new one"
         )

@@ -17,6 +17,7 @@ from typing import Any, NoReturn
 
 from imagecore import errors
 from imagecore.errors import ImageflowsError, ItemFailed, UnreadableImage
+from imagecore.ladder import LadderImage, LadderInfo
 from imagecore.layout import VerificationFailed
 from imagecore.pyramid import PART_PREFIX, PyramidInfo
 from imagecore.recipe import Recipe, recipe_to_json
@@ -38,10 +39,10 @@ _CLASSES: dict[str, type[ImageflowsError]] = {
 }
 
 
-class PyramidWorker:
-    """One child process that makes pyramids, one after another; for use by one thread.
+class PictureWorker:
+    """One child process that decodes pictures, one after another; for use by one thread.
 
-    After a crash, a timeout or an exhausted limit the next `make` starts a new child.
+    After a crash, a timeout or an exhausted limit the next picture starts a new child.
 
     :param temp_dir: where the child keeps temporary files, in a folder of its own that is
         removed with it
@@ -65,7 +66,7 @@ class PyramidWorker:
         self._own_temp: Path | None = None
         self._stderr = b""
 
-    def __enter__(self) -> PyramidWorker:
+    def __enter__(self) -> PictureWorker:
         return self
 
     def __exit__(
@@ -81,38 +82,62 @@ class PyramidWorker:
         """The child's process id, or None while there is none."""
         return self._child.pid if self._child else None
 
-    def make(
+    def make_pyramid(
         self, source: Path, target: Path, recipe: Recipe, *, copyright: bool = False
     ) -> PyramidInfo:
-        """As `make_pyramid`, in the child.
+        """As `pyramid.make_pyramid`, in the child.
 
         Raises:
             UnreadableImage: also when the decoder crashed.
             ItemFailed: also when time or memory ran out.
             DiskFull: no space left beside `target` or in the temporary folder.
         """
-        deadline = time.monotonic() + self._timeout_s
-        child = self._child or self._start()
         request = {
             "source": os.path.abspath(source),
             "target": os.path.abspath(target),
             "recipe": recipe_to_json(recipe),
             "copyright": copyright,
         }
+        info = self._ask("pyramid", request, target.parent)
+        return PyramidInfo(**{**info, "notes": tuple(info["notes"])})
+
+    def make_ladder(self, source: Path, folder: Path, kind: str, name: str) -> LadderInfo:
+        """As `ladder.make_ladder`, in the child.
+
+        Raises:
+            UnreadableImage: also when the decoder crashed.
+            ItemFailed: also when time or memory ran out.
+            DiskFull: no space left in `folder` or in the temporary folder.
+        """
+        request = {
+            "source": os.path.abspath(source),
+            "folder": os.path.abspath(folder),
+            "kind": kind,
+            "name": name,
+        }
+        info = self._ask("ladder", request, folder)
+        images = tuple(LadderImage(**each) for each in info["images"])
+        lists = {"widths": tuple(info["widths"]), "notes": tuple(info["notes"])}
+        return LadderInfo(**{**info, **lists, "images": images})
+
+    def _ask(self, make: str, request: dict[str, Any], folder: Path) -> dict[str, Any]:
+        """Have the child make something in `folder`; returns its description."""
+        deadline = time.monotonic() + self._timeout_s
+        child = self._child or self._start()
         try:
-            line = self._exchange(child, request, deadline)
+            line = self._exchange(child, {"make": make, **request}, deadline)
         except TimeoutError:
-            self._discard(target)
+            self._discard(folder)
             raise ItemFailed(f"took longer than {self._timeout_s:g} s and was stopped") from None
         except BaseException:
-            self._discard(target)
+            self._discard(folder)
             raise
         if line is None:
-            self._explain_death(target)
+            self._explain_death(folder)
         return self._read_answer(line)
 
     def close(self) -> None:
-        """End the child and remove its temporary files; a later `make` starts a new one."""
+        """End the child and remove its temporary files; a later picture starts a new one."""
         child, self._child = self._child, None
         if child is not None:
             child.kill()
@@ -125,7 +150,7 @@ class PyramidWorker:
             self._own_temp = None
 
     def _start(self) -> subprocess.Popen[bytes]:
-        self._own_temp = Path(tempfile.mkdtemp(prefix="pyramid-", dir=self._temp_dir))
+        self._own_temp = Path(tempfile.mkdtemp(prefix="picture-", dir=self._temp_dir))
         self._stderr = b""
         environment = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
         environment |= {
@@ -177,21 +202,21 @@ class PyramidWorker:
                         ready.unregister(key.fileobj)
         return answer
 
-    def _discard(self, target: Path) -> None:
-        """End the child and remove what it may have left, also beside the target."""
+    def _discard(self, folder: Path) -> None:
+        """End the child and remove what it may have left, also in the folder of its result."""
         pid = self.pid
         self.close()
-        for part in target.parent.glob(f"{PART_PREFIX}{pid}-*.part"):
+        for part in folder.glob(f"{PART_PREFIX}{pid}-*.part"):
             part.unlink(missing_ok=True)
 
-    def _explain_death(self, target: Path) -> NoReturn:
+    def _explain_death(self, folder: Path) -> NoReturn:
         assert self._child is not None
         assert self._child.stderr is not None
         code = self._child.wait()
         os.set_blocking(self._child.stderr.fileno(), False)
         self._stderr = (self._stderr + (self._child.stderr.read() or b""))[-_KEPT_STDERR:]
         said = self._stderr.decode(errors="replace").strip()
-        self._discard(target)
+        self._discard(folder)
         name = _signal_name(-code) if code < 0 else f"exit code {code}"
         hint = f": {said.splitlines()[-1][:300]}" if said else ""
         if any(words in said.lower() for words in _OUT_OF_MEMORY):
@@ -202,11 +227,11 @@ class PyramidWorker:
             raise ItemFailed("the worker was killed (SIGKILL), probably for lack of memory")
         raise ItemFailed(f"the worker ended unexpectedly ({name}){hint}")
 
-    def _read_answer(self, line: bytes) -> PyramidInfo:
-        answer = json.loads(line)
+    def _read_answer(self, line: bytes) -> dict[str, Any]:
+        answer: dict[str, Any] = json.loads(line)
         if "info" in answer:
-            answer["info"]["notes"] = tuple(answer["info"]["notes"])
-            return PyramidInfo(**answer["info"])
+            info: dict[str, Any] = answer["info"]
+            return info
         if answer["error"] == "MemoryError":
             self.close()
             raise ItemFailed(f"more memory was needed than {self._limits['memory_mb']} MB")

@@ -13,9 +13,14 @@ import os
 import queue
 import sys
 import threading
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+if TYPE_CHECKING:
+    from imagecore.ladder import LadderInfo
+    from imagecore.pyramid import PyramidInfo
 
 _PARENT_CHECK_S = 1.0
 
@@ -82,24 +87,39 @@ def _watch_parent(parent: int) -> None:
 
 def _answer(request: dict[str, Any]) -> dict[str, Any]:
     from imagecore.errors import ImageflowsError
-    from imagecore.picture import allow_only
-    from imagecore.pyramid import make_pyramid
-    from imagecore.recipe import recipe_from_json
 
     try:
-        recipe = recipe_from_json(request["recipe"])
-        allow_only(recipe.loaders)
-        info = make_pyramid(
-            Path(request["source"]),
-            Path(request["target"]),
-            recipe,
-            copyright=request["copyright"],
-        )
+        return {"info": asdict(_MAKERS[request["make"]](request))}
     except (ImageflowsError, MemoryError) as error:
         return {"error": type(error).__name__, "text": str(error)}
     except Exception as error:  # noqa: BLE001 -- the parent reports it, the child goes on
         return {"error": type(error).__name__, "text": f"{type(error).__name__}: {error}"}
-    return {"info": asdict(info)}
+
+
+def _pyramid(request: dict[str, Any]) -> PyramidInfo:
+    from imagecore.picture import allow_only
+    from imagecore.pyramid import make_pyramid
+    from imagecore.recipe import recipe_from_json
+
+    recipe = recipe_from_json(request["recipe"])
+    allow_only(recipe.loaders)
+    source, target = Path(request["source"]), Path(request["target"])
+    return make_pyramid(source, target, recipe, copyright=request["copyright"])
+
+
+def _ladder(request: dict[str, Any]) -> LadderInfo:
+    from imagecore.ladder import LOADERS, make_ladder
+    from imagecore.picture import allow_only
+
+    allow_only(LOADERS)
+    source, folder = Path(request["source"]), Path(request["folder"])
+    return make_ladder(source, folder, request["kind"], request["name"])
+
+
+_MAKERS: dict[str, Callable[[dict[str, Any]], PyramidInfo | LadderInfo]] = {
+    "pyramid": _pyramid,
+    "ladder": _ladder,
+}
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mimetypes
 import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
@@ -24,6 +25,13 @@ _ADVICE = {
     "raw": "camera raw holds only a preview that could be read; develop it to TIFF",
     "svg": "SVG drawings are read only when the recipe's loaders name svg",
 }
+_MEDIA_TYPES = {
+    "pdf": "application/pdf",
+    "eps": "application/postscript",
+    "svg": "image/svg+xml",
+    "psd": "image/vnd.adobe.photoshop",
+    "raw": "image/x-canon-cr2",
+}
 _DEFLATE = (8, 32946)
 _CHUNK = 1 << 20
 
@@ -38,10 +46,25 @@ def sniff(path: Path) -> str:
         head = file.read(1024)
     if not head:
         raise UnreadableImage("the file is empty")
-    kind = _by_magic(head) or _by_brand(head) or _by_text(head)
+    kind = kind_of(head)
     if kind is None:
         raise UnreadableImage("this is not a picture of any known kind")
     return kind
+
+
+def kind_of(head: bytes) -> str | None:
+    """The kind of picture that begins with these bytes (1,024 are enough); None: it is none."""
+    return _by_magic(head) or _by_brand(head) or _by_text(head)
+
+
+def content_type(head: bytes, name: str) -> str:
+    """The media type of a file that begins with `head`: by its content where that is a picture,
+    by its name's extension where not; and no file is called a picture by its name alone."""
+    kind = kind_of(head)
+    if kind is not None:
+        return _MEDIA_TYPES.get(kind, f"image/{kind}")
+    guess = mimetypes.guess_type(name)[0] or ""
+    return guess if guess and not guess.startswith("image/") else "application/octet-stream"
 
 
 def refuse_kind(kind: str, loaders: tuple[str, ...]) -> None:

@@ -22,8 +22,13 @@ def setting(name: str, default: str) -> str:
     return conf.get("imageflows", name, fallback=default)
 
 
-def shared_params(*, modes: tuple[str, ...] = ("copy", "dryrun")) -> dict[str, Param]:
-    """The parameters every workflow has, under the same names. The first mode is the default."""
+def shared_params(
+    *,
+    modes: tuple[str, ...] = ("copy", "dryrun"),
+    prefix: str = "Only what has a name that begins with this.",
+) -> dict[str, Param]:
+    """The parameters every workflow has, under the same names. The first mode is the default,
+    and `prefix` the description of that parameter."""
     return {
         "mode": Param(
             modes[0],
@@ -37,7 +42,7 @@ def shared_params(*, modes: tuple[str, ...] = ("copy", "dryrun")) -> dict[str, P
             None,
             type=["null", "string"],
             title="Prefix",
-            description="Every picture of the source below this prefix, with or without a note.",
+            description=prefix,
             section="What to do",
         ),
         "manifest_uri": Param(

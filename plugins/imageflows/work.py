@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from imagecore.errors import InfrastructureError, PlanRefused
-from imagecore.manifest import Item, decode
+from imagecore.manifest import Batch, Item, decode, read_batch
 from imagecore.workstore import WorkStore, local_work_store, run_folder, split_uri
 from imageflows.params import setting
 
@@ -73,8 +74,7 @@ def read_items(uri: str) -> list[Item]:
         PlanRefused: it is elsewhere, missing, or no manifest.
     """
     store = work_store()
-    if {".", ".."} & {*uri.split("/")}:
-        raise PlanRefused(f'manifest_uri {uri} has "." or ".." in it: give the address itself.')
+    _refuse_dots("manifest_uri", uri)
     if uri.startswith(f"{store.url}/"):
         path = uri.removeprefix(f"{store.url}/")
     elif uri.startswith("s3://"):
@@ -89,6 +89,43 @@ def read_items(uri: str) -> list[Item]:
         return decode(store.get(path), uri)
     except FileNotFoundError as error:
         raise PlanRefused(f"manifest_uri {uri} does not exist.") from error
+
+
+def left_over(context: Context) -> list[Item]:
+    """What did not end well when this same run was last reported."""
+    try:
+        failed = work_store().get(f"{folder_of_run(context)}/failed.jsonl")
+    except FileNotFoundError:
+        return []
+    return decode(failed, "failed.jsonl of this run")
+
+
+def _refuse_dots(parameter: str, uri: str) -> None:
+    if {".", ".."} & {*uri.split("/")}:
+        raise PlanRefused(f'{parameter} {uri} has "." or ".." in it: give the address itself.')
+
+
+def read_approved(address: str) -> tuple[dict[str, Any], Iterator[Item], Iterator[Item]]:
+    """An approved plan, of `<address of plan.json>#<fingerprint>`: it, its items, its removals.
+
+    Raises:
+        PlanRefused: it is not in the work store, or not there.
+    """
+    store, uri = work_store(), address.rpartition("#")[0]
+    _refuse_dots("approved_plan", uri)
+    if not uri.startswith(f"{store.url}/"):
+        raise PlanRefused(f"approved_plan {uri} is not in the work store {store.url}.")
+    folder = uri.removeprefix(f"{store.url}/").rpartition("/")[0]
+    try:
+        plan = read_plan(store, folder)
+    except FileNotFoundError as error:
+        raise PlanRefused(f"approved_plan {uri} does not exist.") from error
+
+    def items(stage: str) -> Iterator[Item]:
+        for batch in (Batch(**fields) for fields in plan[stage]):
+            yield from read_batch(store, batch.uri.removeprefix(f"{store.url}/"), batch)
+
+    return plan, items("batches"), items("removals")
 
 
 def read_plan(store: WorkStore, folder: str) -> dict[str, Any]:

@@ -23,7 +23,7 @@ from pictures import PHOTOS, data_of, photo
 import imagecore
 from imagecore.errors import ItemFailed, UnreadableImage
 from imagecore.recipe import PRESETS, recipe_from
-from imagecore.sandbox import PyramidWorker
+from imagecore.sandbox import PictureWorker
 
 JPEG = data_of(photo(), "JPEG")
 PROGRESSIVE = data_of(photo(), "JPEG", progressive=True)
@@ -187,12 +187,12 @@ LONGEST_S = 20
 @pytest.fixture(scope="module")
 def worker(tmp_path_factory):
     temp = tmp_path_factory.mktemp("worker")
-    with PyramidWorker(temp_dir=temp, timeout_s=LONGEST_S, memory_mb=1024, file_mb=500) as each:
+    with PictureWorker(temp_dir=temp, timeout_s=LONGEST_S, memory_mb=1024, file_mb=500) as each:
         yield each
 
 
 def _next_one_works(worker, tmp_path):
-    made = worker.make(PHOTOS / "chessboard_RGB.png", tmp_path / "good.tif", RECIPE)
+    made = worker.make_pyramid(PHOTOS / "chessboard_RGB.png", tmp_path / "good.tif", RECIPE)
     assert (made.width, made.height) == (200, 200)
 
 
@@ -201,7 +201,7 @@ def test_it_is_refused_with_a_reason_a_person_can_read(worker, tmp_path, case):
     source = tmp_path / "source.jpg"
     source.write_bytes(REFUSED[case])
     with pytest.raises(UnreadableImage) as caught:
-        worker.make(source, tmp_path / "t.tif", RECIPE)
+        worker.make_pyramid(source, tmp_path / "t.tif", RECIPE)
     reason = str(caught.value)
     assert len(reason) > 15
     assert reason.isprintable()
@@ -216,7 +216,7 @@ def test_it_ends_verified_or_refused_in_time(worker, tmp_path, case):
     source.write_bytes(EITHER[case])
     started = time.monotonic()
     try:
-        size = worker.make(source, tmp_path / "t.tif", RECIPE).bytes
+        size = worker.make_pyramid(source, tmp_path / "t.tif", RECIPE).bytes
     except (UnreadableImage, ItemFailed):
         size = None
     target = tmp_path / "t.tif"
@@ -245,7 +245,7 @@ def test_it_ends_verified_or_refused_in_time(worker, tmp_path, case):
 def test_a_name_is_only_a_name(worker, tmp_path, name):
     source = tmp_path / name
     source.write_bytes(JPEG)
-    info = worker.make(source, tmp_path / f"{name[:200]}.tif", RECIPE)
+    info = worker.make_pyramid(source, tmp_path / f"{name[:200]}.tif", RECIPE)
     assert (info.source_width, info.source_height) == (600, 400)
     assert sorted(each.suffix for each in tmp_path.iterdir()) == [source.suffix, ".tif"]
 
@@ -254,7 +254,7 @@ def test_a_name_is_only_a_name(worker, tmp_path, name):
 def test_what_is_no_file_fails_the_item_alone(worker, tmp_path, kind):
     source = {"folder": tmp_path, "missing": tmp_path / "no", "device": "/dev/null"}[kind]
     with pytest.raises((ItemFailed, UnreadableImage)):
-        worker.make(source, tmp_path / "t.tif", RECIPE)
+        worker.make_pyramid(source, tmp_path / "t.tif", RECIPE)
     _next_one_works(worker, tmp_path)
 
 
@@ -263,7 +263,9 @@ def test_the_pixel_limit_holds_before_anything_is_decoded(worker, tmp_path):
     source.write_bytes(EITHER["png of 20000 x 20000 zeros"])
     started = time.monotonic()
     with pytest.raises(UnreadableImage, match="20000 x 20000 is more than the 1000000 pixels"):
-        worker.make(source, tmp_path / "t.tif", recipe_from("iiif", {"max_pixels": 1_000_000}))
+        worker.make_pyramid(
+            source, tmp_path / "t.tif", recipe_from("iiif", {"max_pixels": 1_000_000})
+        )
     assert time.monotonic() - started < 2
 
 
@@ -271,8 +273,8 @@ def test_only_allowed_readers_are_open(worker, tmp_path):
     source = tmp_path / "s.png"
     source.write_bytes(PNG)
     with pytest.raises(UnreadableImage, match="png pictures are not among the loaders"):
-        worker.make(source, tmp_path / "t.tif", recipe_from("iiif", {"loaders": ["jpeg"]}))
-    worker.make(source, tmp_path / "t.tif", PRESETS["iiif"])
+        worker.make_pyramid(source, tmp_path / "t.tif", recipe_from("iiif", {"loaders": ["jpeg"]}))
+    worker.make_pyramid(source, tmp_path / "t.tif", PRESETS["iiif"])
 
 
 def test_libvips_itself_refuses_every_other_reader(tmp_path):

@@ -14,7 +14,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from obstore.store import MemoryStore
 
-from imagecore import manifest
+from imagecore import extsort, manifest
 from imagecore.errors import DiskFull, PlanRefused
 from imagecore.manifest import (
     Batch,
@@ -99,7 +99,7 @@ def test_an_item_is_one_line_of_plain_text(key: str) -> None:
 def test_a_manifest_larger_than_memory_is_the_same_file(items: list[Item], most: int) -> None:
     expected = write(items)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(manifest, "SORT_BYTES", most)
+        patch.setattr(extsort, "SORT_BYTES", most)
         assert write(items) == expected
 
 
@@ -110,7 +110,7 @@ def test_a_key_planned_twice_is_refused_by_name(
     twice = data.draw(st.sampled_from(items))["key"]
     store = memory()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(manifest, "SORT_BYTES", 50 if spill else manifest.SORT_BYTES)
+        patch.setattr(extsort, "SORT_BYTES", 50 if spill else extsort.SORT_BYTES)
         with pytest.raises(PlanRefused) as caught:
             write([*items, {"key": twice, "other": value}], store)
     assert manifest.printable(twice) in str(caught.value)

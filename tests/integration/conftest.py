@@ -41,6 +41,34 @@ def defaults(dags: dict[str, DAG]) -> dict[str, dict[str, Any]]:
 
 
 @dataclass
+class Ran:
+    """A run that ended: its state, its folder in the work store, and the outcome of each key."""
+
+    state: str
+    run_id: str
+    folder: Path
+    outcomes: dict[str, dict[str, Any]]
+
+
+def run_dag(dag: DAG, work: Path, conf: dict[str, Any], **options: Any) -> Ran:
+    """Run a DAG, with all of its parameters: DAG.test leaves a run's behind for the next one."""
+    run = dag.test(run_conf=conf, **options)
+    folder = work / run_folder(dag.dag_id, run.run_id)
+    try:
+        lines = (folder / "outcomes.jsonl").read_text().splitlines()
+    except FileNotFoundError:
+        lines = []
+    outcomes = {(outcome := json.loads(line))["key"]: outcome for line in lines}
+    return Ran(str(run.state), run.run_id, folder, outcomes)
+
+
+def connection(endpoint: str) -> str:
+    """An Airflow connection to an S3 server, as its environment variable holds it."""
+    extra = {"endpoint_url": endpoint, "region_name": "us-east-1"}
+    return json.dumps({"conn_type": "aws", "login": "test", "password": "test", "extra": extra})
+
+
+@dataclass
 class Pyramids:
     """Three buckets, and what a run of `pyramid_tiff` makes of them."""
 
@@ -51,7 +79,6 @@ class Pyramids:
     process: str
     image: str
     defaults: dict[str, Any]
-    """Given with every run: DAG.test leaves a run's parameters behind for the next one."""
 
     def upload(self, key: str, data: bytes, **note: str) -> None:
         """Put a picture into the source bucket, and the note that its upload would have made."""
@@ -74,13 +101,9 @@ class Pyramids:
             "process_bucket": self.process,
             "image_bucket": self.image,
         }
-        run = self.dag.test(run_conf=self.defaults | where | conf)
-        self.folder = self.work / run_folder("pyramid_tiff", run.run_id)
-        try:
-            lines = (self.folder / "outcomes.jsonl").read_text().splitlines()
-        except FileNotFoundError:
-            return str(run.state), {}
-        return str(run.state), {(o := json.loads(line))["key"]: o for line in lines}
+        ran = run_dag(self.dag, self.work, self.defaults | where | conf)
+        self.folder = ran.folder
+        return ran.state, ran.outcomes
 
     def keys(self, bucket: str) -> set[str]:
         listing = self.client.list_objects_v2(Bucket=bucket)
@@ -103,13 +126,7 @@ def pyramids(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> Pyramids:
-    connection = {
-        "conn_type": "aws",
-        "login": "test",
-        "password": "test",
-        "extra": {"endpoint_url": s3_endpoint, "region_name": "us-east-1"},
-    }
-    monkeypatch.setenv("AIRFLOW_CONN_IMAGEFLOWS_S3", json.dumps(connection))
+    monkeypatch.setenv("AIRFLOW_CONN_IMAGEFLOWS_S3", connection(s3_endpoint))
     monkeypatch.setenv("AIRFLOW__IMAGEFLOWS__WORK_STORE", f"file://{tmp_path}/work")
     return Pyramids(
         s3_client,

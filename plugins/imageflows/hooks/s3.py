@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from botocore.config import Config
+
+from imagecore.errors import PlanRefused
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -30,3 +34,20 @@ def s3_client(aws_conn_id: str, *, connections: int) -> S3Client:
         aws_conn_id=aws_conn_id, config=ours.merge(theirs) if theirs else ours
     ).get_conn()
     return client
+
+
+@contextmanager
+def refused_when_unusable(aws_conn_id: str) -> Iterator[None]:
+    """A bucket or connection that is not there is a wrong parameter, and not worth another try.
+
+    Raises:
+        PlanRefused: in place of what says so.
+    """
+    from airflow.sdk.exceptions import AirflowNotFoundException
+
+    from imagecore.s3 import BucketUnusable
+
+    try:
+        yield
+    except (BucketUnusable, AirflowNotFoundException) as error:
+        raise PlanRefused(f"{error} (connection {aws_conn_id})") from error

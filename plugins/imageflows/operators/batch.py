@@ -52,21 +52,25 @@ class ImageBatchOperator(BaseOperator):
     def processor(self, context: Context) -> AbstractContextManager[Process]:
         """What does one item, called from several threads; its resources, for as long as needed.
 
+        `self.folder` is the plan's folder in the work store.
+
         It returns a Result, or raises: ItemRefused to quarantine the item, InfrastructureError to
         stop the batch and have it retried, anything else to fail the item.
         """
 
     def execute(self, context: Context) -> dict[str, int]:
         store, batch = work_store(), Batch(**self.batch)
-        folder = batch.uri.removeprefix(f"{store.url}/").rpartition("/")[0]
+        path = batch.uri.removeprefix(f"{store.url}/")
+        folder = path.rpartition("/")[0]
         if not batch.uri.startswith(f"{store.url}/"):
             raise PlanRefused(
                 f"{batch.uri} is not in the work store {store.url}: the setting [imageflows] "
                 "work_store changed since the plan. Clear the task `plan` to plan again."
             )
-        items = read_batch(store, f"{folder}/manifest.jsonl", batch)
+        items = read_batch(store, path, batch)
         context["batch_label"] = label(items)  # type: ignore[typeddict-unknown-key]
         record = OutcomeLog(store, f"{folder}/outcomes/{batch.batch_id}")
+        self.folder = folder
         self._stop = Event()
         with self.processor(context) as process:
             try:

@@ -23,6 +23,8 @@ from imageflows.work import folder_of_run, work_store
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
+MANIFEST, REMOVALS = "manifest.jsonl", "removals.jsonl"
+
 REMARKS = 1_000
 """How many remarks plan.json lists; all are counted."""
 
@@ -68,44 +70,58 @@ class PlanOperator(BaseOperator):
         `remark` what was found that is none.
         """
 
+    def removals(self) -> Iterable[Item]:
+        """Items for a second stage, after the first ended well; asked for after `items`."""
+        return ()
+
+    def finish(self, plan: dict[str, Any]) -> dict[str, Any]:
+        """What a subclass adds to plan.json; called last, with all the rest of it.
+
+        `summary` becomes part of the report; `notes` are lines that the report shows people.
+        """
+        return {}
+
     def execute(self, context: Context) -> list[dict[str, Any]]:
         params = context["params"]
         dag_run, task_instance = context["dag_run"], context["ti"]
         refuse_unknown(dag_run.conf, context["dag"].params)
         store = work_store()
         folder = f"{folder_of_run(context)}/plan-{task_instance.try_number}-{uuid4().hex[:8]}"
+        self.folder = folder
         remarks = Remarks()
-        manifest, batches = write_manifest(
-            islice(self.items(context, remarks.add), params["limit"]),
-            store,
-            f"{folder}/manifest.jsonl",
-            partial(
-                batch_size,
-                max_fanout=params["max_fanout"],
-                max_tasks=conf.getint("core", "max_map_length"),
-                min_batch=self.min_batch,
-                images_per_task=params["images_per_task"],
-            ),
+        size_of = partial(
+            batch_size,
+            max_fanout=params["max_fanout"],
+            max_tasks=conf.getint("core", "max_map_length"),
+            min_batch=self.min_batch,
+            images_per_task=params["images_per_task"],
+        )
+        items = islice(self.items(context, remarks.add), params["limit"])
+        manifest, batches = write_manifest(items, store, f"{folder}/{MANIFEST}", size_of)
+        removed, removals = write_manifest(
+            self.removals(), store, f"{folder}/{REMOVALS}", size_of, prefix="removals-"
         )
         plan = {
             "dag_id": dag_run.dag_id,
             "run_id": dag_run.run_id,
             "at": now(),
             "mode": params["mode"],
-            "planned": manifest.count,
-            "batches": len(batches),
-            "sha256": manifest.sha256,
+            "planned": manifest.count + removed.count,
+            "batches": [asdict(batch) for batch in batches],
+            "removals": [asdict(batch) for batch in removals],
+            "sha256": {MANIFEST: manifest.sha256, REMOVALS: removed.sha256},
             "params": dict(params),
             "remarks": remarks.count,
             "first_remarks": remarks.first,
         }
+        plan |= self.finish(plan)
         write_json(store, f"{folder}/plan.json", plan)
         task_instance.xcom_push(key="plan", value=folder)
         self.log.info(
             "Planned %d items in %d batches, %d remarks: %s",
-            manifest.count,
-            len(batches),
+            plan["planned"],
+            len(batches) + len(removals),
             remarks.count,
             manifest.uri,
         )
-        return [] if params["mode"] == "dryrun" else [asdict(batch) for batch in batches]
+        return [] if params["mode"] == "dryrun" else plan["batches"]

@@ -15,7 +15,7 @@ from imagecore.errors import PlanRefused
 from imagecore.recipe import PRESETS, Recipe, recipe_from
 from imageflows.operators.batch import ImageBatchOperator
 from imageflows.operators.plan import PlanOperator
-from imageflows.work import folder_of_run, read_items, work_store
+from imageflows.work import folder_of_run, left_over, read_items
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -128,7 +128,7 @@ class PyramidPlanOperator(_PyramidOperator, PlanOperator):
             again = planned_before(read_items(params["manifest_uri"]), buckets.process)
             found: Iterable[Item] = ()
         else:
-            again = planned_before(_left_over(context), buckets.process)
+            again = planned_before(left_over(context), buckets.process)
             found = self._found(context, buckets, remark)
         items = merge_pictures([*found, *_without_remarks(again, remark)])
         if params["mode"] == "dryrun":
@@ -139,16 +139,12 @@ class PyramidPlanOperator(_PyramidOperator, PlanOperator):
 
     def _checked_buckets(self, connections: int) -> Buckets:
         """The buckets, all of which can be used: a wrong name is not worth another try."""
-        from airflow.sdk.exceptions import AirflowNotFoundException
+        from imageflows.hooks.s3 import refused_when_unusable
 
-        from imagecore.s3 import BucketUnusable
-
-        try:
+        with refused_when_unusable(self.aws_conn_id):
             buckets = self.buckets(connections)
             for bucket in (buckets.source, buckets.process, buckets.image):
                 bucket.check()
-        except (BucketUnusable, AirflowNotFoundException) as error:
-            raise PlanRefused(f"{error} (connection {self.aws_conn_id})") from error
         return buckets
 
     def _found(self, context: Context, buckets: Buckets, remark: Remark) -> Iterator[Item]:
@@ -202,17 +198,6 @@ def _without_remarks(
             yield item
 
 
-def _left_over(context: Context) -> list[Item]:
-    """What did not end well when this same run was last reported."""
-    from imagecore.manifest import decode
-
-    try:
-        failed = work_store().get(f"{folder_of_run(context)}/failed.jsonl")
-    except FileNotFoundError:
-        return []
-    return decode(failed, "failed.jsonl of this run")
-
-
 class PyramidTiffOperator(_PyramidOperator, ImageBatchOperator):
     """Makes the pyramids of a batch: fetched, made, verified, delivered, verified again.
 
@@ -243,14 +228,14 @@ class PyramidTiffOperator(_PyramidOperator, ImageBatchOperator):
     @contextmanager
     def processor(self, context: Context) -> Iterator[Process]:
         from imagecore.pyramid_item import PyramidItems
-        from imagecore.sandbox import PyramidWorker
+        from imagecore.sandbox import PictureWorker
         from imagecore.tempspace import temp_space
 
         params = context["params"]
         with temp_space() as temp, ExitStack() as stack:
-            workers: SimpleQueue[PyramidWorker] = SimpleQueue()
+            workers: SimpleQueue[PictureWorker] = SimpleQueue()
             for _ in range(self.threads):
-                worker = PyramidWorker(
+                worker = PictureWorker(
                     temp_dir=temp,
                     timeout_s=self.timeout_s,
                     memory_mb=self.memory_mb,

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from airflow.sdk import Context
 
 
-SELECTING = {"manifest_uri", "prefix", "limit"}
+SELECTING = {"manifest_uri", "prefix", "limit", "approved_plan"}
 """Parameters that say which items a run takes."""
 
 
@@ -46,8 +46,7 @@ class ReportOperator(BaseOperator):
     def execute(self, context: Context) -> None:
         task_instance = context["ti"]
         folder = task_instance.xcom_pull(task_ids=self.plan_task_id, key="plan")
-        batches = task_instance.xcom_pull(task_ids=self.plan_task_id)
-        if folder is None or batches is None:
+        if folder is None:
             raise PlanRefused(
                 "Nothing was planned, so nothing was done: "
                 f"see the log of task {self.plan_task_id}."
@@ -57,10 +56,12 @@ class ReportOperator(BaseOperator):
         if plan["mode"] == "dryrun":  # what an earlier plan of this run left undone stays known
             report = Report(planned=0)
         else:
-            report = make_report(store, [Batch(**batch) for batch in batches], run, folder)
+            batches = [Batch(**batch) for batch in (*plan["batches"], *plan["removals"])]
+            report = make_report(store, batches, run, folder)
         again = commands(context, store.uri(f"{run}/failed.jsonl"))
         document = {
             **{name: plan[name] for name in ("dag_id", "run_id", "mode", "remarks")},
+            **plan.get("summary", {}),
             **report.as_json(),
             "planned": plan["planned"],
             "plan": store.uri(folder),
@@ -99,6 +100,7 @@ def summary(plan: dict[str, Any], report: Report) -> str:
     """A few lines for people: the counts, and the first items that did not end well."""
     counts = ", ".join(f"{report.counts[state]} {state.value}" for state in State)
     lines = [f"{plan['planned']} planned ({plan['mode']}): {counts}, {report.missing} missing"]
+    lines += [f"  {note}" for note in plan.get("notes", ())]
     lines += [f"  {key}: {state}: {reason}" for key, state, reason in report.problems]
     total = report.missing + report.counts[State.FAILED] + report.counts[State.QUARANTINED]
     if total > len(report.problems):

@@ -1,0 +1,101 @@
+"""Whole buckets to compare, and a server that honours every condition, as Amazon's does."""
+
+from __future__ import annotations
+
+import uuid
+from contextlib import suppress
+from typing import Any, NamedTuple
+
+from botocore.exceptions import ClientError
+
+from imagecore.s3 import Bucket
+from tests.faults import status
+from tests.faultwire import Fault, Request, Response
+
+
+class Kept(NamedTuple):
+    """An object: its bytes, and all that a copy of it must have as well."""
+
+    data: bytes
+    content_type: str
+    cache_control: str
+    metadata: dict[str, str]
+    tags: dict[str, str]
+
+
+def new_bucket_of(client: Any, role: str = "sync") -> Bucket:
+    """An empty bucket with a name of its own."""
+    name = f"{role}-{uuid.uuid4().hex[:12]}"
+    client.create_bucket(Bucket=name)
+    return Bucket(name, client)
+
+
+def put(bucket: Bucket, key: str, data: bytes = b"picture", **headers: Any) -> str:
+    """Write an object, as anybody may; its ETag."""
+    answer = bucket.client.put_object(Bucket=bucket.name, Key=key, Body=data, **headers)
+    return answer["ETag"].strip('"')
+
+
+def versions(bucket: Bucket, prefix: str = "") -> dict[str, str]:
+    """The ETag of each object."""
+    pages = bucket.client.get_paginator("list_objects_v2").paginate(
+        Bucket=bucket.name, Prefix=prefix
+    )
+    return {
+        entry["Key"]: entry["ETag"].strip('"')
+        for page in pages
+        for entry in page.get("Contents", ())
+    }
+
+
+def snapshot(bucket: Bucket, prefix: str = "") -> dict[str, Kept]:
+    """Everything that lies in a bucket, below the prefix."""
+    return {key[len(prefix) :]: kept(bucket, key) for key in versions(bucket, prefix)}
+
+
+def kept(bucket: Bucket, key: str) -> Kept:
+    """One object."""
+    found: Any = bucket.client.get_object(Bucket=bucket.name, Key=key)
+    # rclone adds the time of a copy to its metadata, and writes names of metadata with a capital
+    metadata = {name.lower(): value for name, value in found["Metadata"].items()}
+    metadata.pop("mtime", None)
+    tags: Any = {"TagSet": ()}
+    if found.get("TagCount"):
+        tags = bucket.client.get_object_tagging(Bucket=bucket.name, Key=key)
+    return Kept(
+        found["Body"].read(),
+        found["ContentType"],
+        found.get("CacheControl", ""),
+        metadata,
+        {tag["Key"]: tag["Value"] for tag in tags["TagSet"]},
+    )
+
+
+def uploads(bucket: Bucket) -> list[str]:
+    """The keys of uploads in parts that nobody has ended."""
+    found = bucket.client.list_multipart_uploads(Bucket=bucket.name)
+    return [upload["Key"] for upload in found.get("Uploads", ())]
+
+
+def honours(client: Any) -> Fault:
+    """Conditions on copies and joined uploads hold, which moto ignores. `client`: of moto."""
+
+    def before(request: Request) -> Response | None:
+        sent, here = request.headers, _etag(client, request.bucket, request.key)
+        wrong = [
+            "if-none-match" in sent and here is not None,
+            sent.get("if-match", here) != here,
+        ]
+        if "x-amz-copy-source" in sent:
+            bucket, _, key = sent["x-amz-copy-source"].lstrip("/").partition("/")
+            there = _etag(client, bucket, key)
+            wrong.append(sent.get("x-amz-copy-source-if-match", there) != there)
+        return status(412).before(request) if any(wrong) else None
+
+    return Fault("honours", before=before)
+
+
+def _etag(client: Any, bucket: str, key: str) -> str | None:
+    with suppress(ClientError):
+        return client.head_object(Bucket=bucket, Key=key)["ETag"]
+    return None
