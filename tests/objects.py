@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import uuid
 from contextlib import suppress
+from functools import cache
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 from botocore.exceptions import ClientError
 
+from devstack.samples import client
 from imagecore.s3 import Bucket
 from tests.faults import status
 from tests.faultwire import Fault, Request, Response
@@ -23,11 +26,11 @@ class Kept(NamedTuple):
     tags: dict[str, str]
 
 
-def new_bucket_of(client: Any, role: str = "sync") -> Bucket:
+def new_bucket_of(s3: Any, role: str = "sync") -> Bucket:
     """An empty bucket with a name of its own."""
     name = f"{role}-{uuid.uuid4().hex[:12]}"
-    client.create_bucket(Bucket=name)
-    return Bucket(name, client)
+    s3.create_bucket(Bucket=name)
+    return Bucket(name, s3)
 
 
 def put(bucket: Bucket, key: str, data: bytes = b"picture", **headers: Any) -> str:
@@ -38,14 +41,16 @@ def put(bucket: Bucket, key: str, data: bytes = b"picture", **headers: Any) -> s
 
 def versions(bucket: Bucket, prefix: str = "") -> dict[str, str]:
     """The ETag of each object."""
-    pages = bucket.client.get_paginator("list_objects_v2").paginate(
-        Bucket=bucket.name, Prefix=prefix
-    )
+    own = _lister(bucket.client.meta.endpoint_url)  # imagecore.listing makes a client its own
+    pages = own.get_paginator("list_objects_v2").paginate(Bucket=bucket.name, Prefix=prefix)
     return {
         entry["Key"]: entry["ETag"].strip('"')
         for page in pages
         for entry in page.get("Contents", ())
     }
+
+
+_lister = cache(client)
 
 
 def snapshot(bucket: Bucket, prefix: str = "") -> dict[str, Kept]:
@@ -77,25 +82,30 @@ def uploads(bucket: Bucket) -> list[str]:
     return [upload["Key"] for upload in found.get("Uploads", ())]
 
 
-def honours(client: Any) -> Fault:
-    """Conditions on copies and joined uploads hold, which moto ignores. `client`: of moto."""
+def honours(server: Any) -> Fault:
+    """Conditions on copies and joined uploads hold, which moto ignores. `server`: moto's client."""
 
     def before(request: Request) -> Response | None:
-        sent, here = request.headers, _etag(client, request.bucket, request.key)
+        sent, here = request.headers, _etag(server, request.bucket, request.key)
         wrong = [
             "if-none-match" in sent and here is not None,
             sent.get("if-match", here) != here,
         ]
         if "x-amz-copy-source" in sent:
             bucket, _, key = sent["x-amz-copy-source"].lstrip("/").partition("/")
-            there = _etag(client, bucket, key)
+            there = _etag(server, bucket, key)
             wrong.append(sent.get("x-amz-copy-source-if-match", there) != there)
         return status(412).before(request) if any(wrong) else None
 
     return Fault("honours", before=before)
 
 
-def _etag(client: Any, bucket: str, key: str) -> str | None:
+def _etag(server: Any, bucket: str, key: str) -> str | None:
     with suppress(ClientError):
-        return client.head_object(Bucket=bucket, Key=key)["ETag"]
+        return server.head_object(Bucket=bucket, Key=key)["ETag"]
     return None
+
+
+def impatient(monkeypatch: Any) -> None:
+    """botocore repeats what failed at once."""
+    monkeypatch.setattr("botocore.endpoint.time", SimpleNamespace(sleep=lambda seconds: None))

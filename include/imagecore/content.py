@@ -57,7 +57,9 @@ class EtagHash:
         """The ETag of what was taken so far."""
         if self._part_bytes is None:
             return self._part.hexdigest()
-        parts = [*self._parts, self._part.digest()] if self._in_part else self._parts
+        parts = self._parts
+        if self._in_part or not parts:  # nothing at all is one empty part
+            parts = [*parts, self._part.digest()]
         return f"{hashlib.md5(b''.join(parts), usedforsecurity=False).hexdigest()}-{len(parts)}"
 
 
@@ -151,7 +153,8 @@ def look(bucket: Bucket, key: str) -> ObjectContent:
     encrypted = head.get("ServerSideEncryption", "AES256") != "AES256"
     opaque = encrypted or "SSECustomerAlgorithm" in head
     checksums = {}
-    if head.get("ChecksumType", "FULL_OBJECT") == "FULL_OBJECT":
+    kind = "COMPOSITE" if _PARTS.fullmatch(version) else "FULL_OBJECT"
+    if head.get("ChecksumType", kind) == "FULL_OBJECT":
         checksums = {
             name: head[f"Checksum{name}"] for name in _CHECKSUMS if f"Checksum{name}" in head
         }
@@ -177,10 +180,10 @@ class FileContent:
         """
         shown = printable(self.path)
         try:
-            file = os.open(self.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+            data = open(self.path, "rb", buffering=0, opener=_open_itself)  # noqa: SIM115
         except OSError as error:
             raise FileChanged(f"{shown} cannot be read ({error.strerror})") from error
-        with open(file, "rb", buffering=0) as data:
+        with data:
             self._compare(data.fileno(), shown)
             while piece := _read(data, shown):
                 yield piece
@@ -192,6 +195,11 @@ class FileContent:
             raise FileChanged(
                 f"{shown} changed since it was listed; the next run takes the new one"
             )
+
+
+def _open_itself(path: str, flags: int) -> int:
+    """Open the file of this very name: a link is not followed, a pipe not waited for."""
+    return os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK)
 
 
 def _read(data: Any, shown: str) -> bytes:

@@ -98,9 +98,8 @@ def newest_of_each(
     for _, same in groupby(entries, key=attrgetter("name")):
         found = sorted(same, key=attrgetter("modified", "key"))
         newest = found.pop()
-        for entry in found:
-            if entry.key != newest.key:
-                older(entry, newest)
+        for entry in {each.key: each for each in found if each.key != newest.key}.values():
+            older(entry, newest)
         yield newest
 
 

@@ -19,6 +19,9 @@ from imagecore.errors import InfrastructureError
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
+SIZE_DIGITS = 18
+"""A size has at most so many; 50 TB, the largest object, have 14."""
+
 _EPOCH = datetime(1970, 1, 1)
 
 
@@ -67,7 +70,7 @@ def list_pages(client: S3Client, bucket: str, prefix: str) -> Iterator[Page]:
             if page.token is not None:
                 if page.token in seen:
                     raise BadListing("the listing leads back to a page it has shown")
-                seen = {page.token}
+                seen.add(page.token)
                 coming = ahead.submit(ask, page.token)
             yield page
             if page.token is None:
@@ -103,7 +106,7 @@ def parse_page(body: bytes) -> Page:
     except (AttributeError, TypeError, ValueError) as error:
         raise BadListing(f"the listing has an entry that cannot be read: {error}") from error
     count = root.findtext(f"{space}KeyCount")
-    if count is not None and count.isdecimal() and int(count) != len(entries):
+    if count and count.strip() != str(len(entries)):
         raise BadListing(f"the listing says it has {count} entries, and has {len(entries)}")
     token = root.findtext(f"{space}NextContinuationToken") if truncated == "true" else None
     if truncated == "true" and not token:
@@ -123,6 +126,8 @@ def _entries(root: ElementTree.Element, space: str, encoded: bool) -> list[Liste
         etag: Any = entry.findtext(etag_tag)
         if encoded and ("%" in key or "+" in key):
             key = unquote_plus(key, errors="strict")
+        if not key or len(size) > SIZE_DIGITS or not size.isdecimal():
+            raise ValueError(f"key {key!r}, size {size!r}")
         entries.append(Listed(key, int(size), nanoseconds(modified), etag.strip('"')))
     return entries
 

@@ -75,8 +75,12 @@ class S3Side:
             for page in list_pages(self.bucket.client, self.bucket.name, self.prefix + below):
                 for key, size, modified, etag in page.entries:
                     name = key[start:]
-                    if size or not (key.endswith("/") or key == self.prefix):
+                    if not size and key.endswith("/"):
+                        continue
+                    if name:
                         yield Entry(name, name, size, modified, etag)
+                    else:
+                        reject(key, "it is named as the folder itself")
 
 
 @dataclass(frozen=True)
@@ -122,7 +126,7 @@ class LocalSide:
         while pending:
             for found in _scan(pending.pop()):
                 key = found.path[root:]
-                if found.is_dir(follow_symlinks=False):
+                if _is_folder(found):
                     if below.startswith(f"{key}/") or f"{key}/".startswith(below):
                         pending.append(found.path)
                 elif key.startswith(below):
@@ -136,17 +140,28 @@ class LocalSide:
             )
 
 
-def _scan(folder: str) -> list[os.DirEntry[str]]:
+def _scan(folder: str) -> Iterator[os.DirEntry[str]]:
     try:
         with os.scandir(folder) as entries:
-            return list(entries)
+            yield from entries
     except FileNotFoundError:
-        return []  # gone since its parent was listed
+        return  # gone since its parent was listed
     except OSError as error:
-        raise InfrastructureError(
-            f"The folder {printable(folder)} cannot be listed ({error.strerror}), so the list "
-            "would not be whole. Mend it, give the worker the right to read it, or take it away."
-        ) from error
+        raise _not_whole(folder, error) from error
+
+
+def _is_folder(found: os.DirEntry[str]) -> bool:
+    try:
+        return found.is_dir(follow_symlinks=False)
+    except OSError as error:  # where the drive does not say it with the name, as some do not
+        raise _not_whole(found.path, error) from error
+
+
+def _not_whole(folder: str, error: OSError) -> InfrastructureError:
+    return InfrastructureError(
+        f"The folder {printable(folder)} cannot be listed ({error.strerror}), so the list "
+        "would not be whole. Mend it, give the worker the right to read it, or take it away."
+    )
 
 
 def _file_entry(found: os.DirEntry[str], key: str, reject: Reject) -> Entry | None:

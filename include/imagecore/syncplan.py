@@ -21,7 +21,7 @@ from imagecore.diff import (
     looked_at,
     newest_of_each,
 )
-from imagecore.errors import PlanRefused
+from imagecore.errors import ItemFailed, PlanRefused
 from imagecore.extsort import external_sort
 from imagecore.keymap import KEY_MAPS, Identity
 from imagecore.manifest import Item, decode_lines, encode
@@ -35,8 +35,8 @@ LISTS = ("new", "modified", "duplicate_stores", "success", "error", "combined")
 """The text files, under the names of the legacy scripts; `combined` is rclone's format."""
 
 _SIGNS = {Change.NEW: "+", Change.MODIFIED: "*", Change.UNCHANGED: "=", Change.DUPLICATE: "-"}
-ENTRY_BYTES = 400
-"""About what an entry takes in memory."""
+ENTRY_BYTES = 300
+"""About what an entry takes in memory, besides its name and key."""
 
 
 @dataclass(frozen=True)
@@ -166,7 +166,9 @@ class SyncPlan:
         self.counts = Counts()
         with ExitStack() as stack:
             opened: dict[str, IO[Any]] = {
-                name: stack.enter_context((self._folder / f"{name}.txt").open("w"))
+                name: stack.enter_context(
+                    (self._folder / f"{name}.txt").open("w", encoding="utf-8")
+                )
                 for name in LISTS
             }
             for name in ("transfers", "removals"):
@@ -188,7 +190,7 @@ class SyncPlan:
     ) -> Iterator[Entry]:
         if not sort:
             return iter(entries)
-        rows = external_sort((tuple(e) for e in entries), self._folder, lambda row: ENTRY_BYTES)
+        rows = external_sort((tuple(e) for e in entries), self._folder, _bytes_of)
         return newest_of_each(map(Entry._make, rows), older)
 
     def _sources(self) -> Iterator[Entry]:
@@ -224,20 +226,18 @@ class SyncPlan:
             assert destination is not None
             self._take_duplicate(destination)
             return
-        if destination is not None:
-            self.counts.existing += 1
         name = source.name
+        refusal = self._rules.naming.refusal(source.key) or self._no_ladder(name)
+        if not refusal:
+            self.counts.accepted += 1
+            self.counts.existing += destination is not None
         if change is Change.UNCHANGED and self._rules.force:
             change = Change.MODIFIED
-        if change is Change.UNCHANGED:
-            self.counts.accepted += 1
-            if self._wanted(source):
-                self.counts.unchanged.add(source)
-                self._list("combined", f"= {name}")
-            return
-        refusal = self._rules.naming.refusal(source.key) or self._no_ladder(name)
-        self.counts.accepted += not refusal
         if not self._wanted(source):
+            return
+        if change is Change.UNCHANGED:
+            self.counts.unchanged.add(source)
+            self._list("combined", f"= {name}")
             return
         if refusal:
             self._reject(source.key, refusal)
@@ -249,17 +249,23 @@ class SyncPlan:
         self._open["transfers"].write(encode(self._transfer(change, source, destination)))
 
     def _take_duplicate(self, entry: Entry) -> None:
-        rules = self._rules
-        if rules.naming.refusal(self._map.source_key(entry.name)):
-            self.counts.foreign.add(entry)
-            return
-        self.counts.existing += 1
-        self._remove(entry, self._map.source_key(entry.name), keep=())
+        if self._is_ours(entry):
+            self._remove(entry, self._map.source_key(entry.name), keep=())
 
     def _superseded(self, older: Entry, newest: Entry) -> None:
         """Another full-size object of a picture: its widths changed, and this was left behind."""
         placed = self._map.placed(newest.key)
-        self._remove(older, None, keep=placed.widths if placed else ())
+        if self._is_ours(older):
+            self._remove(older, None, keep=placed.widths if placed else ())
+
+    def _is_ours(self, entry: Entry) -> bool:
+        """Whether this sync could have put it there; counts it."""
+        refusal = self._rules.naming.refusal(self._map.source_key(entry.name))
+        if refusal or _ignored(entry.key, self._rules.ignore):
+            self.counts.foreign.add(entry)
+            return False
+        self.counts.existing += 1
+        return True
 
     def _remove(self, entry: Entry, absent: str | None, keep: tuple[int, ...]) -> None:
         only, changed = self._rules.only, self._rules.changed
@@ -325,16 +331,20 @@ class SyncPlan:
 
     def _reject(self, key: str, reason: str) -> None:
         self.counts.rejected.count += 1
-        self._list("error", f"{_line(key)}\t{reason}", escaped=True)
+        self._list("error", f"{_line(key)}\t{_line(reason)}", escaped=True)
         self._list("combined", f"! {key}")
 
     def _list(self, name: str, line: str, *, escaped: bool = False) -> None:
         self._open[name].write(f"{line if escaped else _line(line)}\n")
 
     def _same(self, source: Entry, destination: Entry) -> bool:
-        return same_content(
-            _content(self._source, source), _content(self._destination, destination)
-        )
+        try:
+            return same_content(
+                _content(self._source, source), _content(self._destination, destination)
+            )
+        except ItemFailed as error:  # carrying it out looks again, and then it fails alone
+            log.warning("%s is planned as modified: %s", printable(source.name), error)
+            return False
 
     def _spooled(self, name: str) -> Iterator[Item]:
         with (self._folder / f"{name}.jsonl").open("rb") as lines:
@@ -350,6 +360,10 @@ def _content(side: Side, entry: Entry) -> Content:
         return FileContent(side.folder / entry.key, entry.size, entry.modified)
     assert isinstance(side, S3Side)
     return look(side.bucket, side.key(entry.key))
+
+
+def _bytes_of(row: tuple[Any, ...]) -> int:
+    return ENTRY_BYTES + len(row[0]) + len(row[1])
 
 
 def _line(text: str) -> str:

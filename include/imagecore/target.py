@@ -199,7 +199,12 @@ class Target:
             version = self._upload(key, headers, expected, send)
             sent = f"{_md5(b''.join(digests)).hexdigest()}-{len(digests)}"
         stored = look(self.bucket, key)
-        same = stored.size == size and (stored.etag == sent or _etag_of(stored, part_bytes) == sent)
+
+        def same() -> bool:
+            return stored.size == size and (
+                stored.etag == sent or _etag_of(stored, part_bytes) == sent
+            )
+
         return self._verified(stored, version, same, "the bytes that were sent")
 
     def copy(self, source: ObjectContent, key: str, expected: str | None) -> Written:
@@ -215,10 +220,13 @@ class Target:
         else:
             version = self._copy_whole(source, key, expected)
         stored = look(self.bucket, key)
-        same = (stored.size, stored.version) == (source.size, source.version)
-        if not same:
+
+        def same() -> bool:
+            if (stored.size, stored.version) == (source.size, source.version):
+                return True
             now = look(source.bucket, source.key)
-            same = now.version == source.version and same_content(now, stored)
+            return now.version == source.version and same_content(now, stored)
+
         return self._verified(stored, version, same, source.bucket.url(source.key))
 
     def delete(self, key: str, expected: str) -> None:
@@ -248,10 +256,13 @@ class Target:
         self.require(key, expected)
         return {}
 
-    def _verified(self, stored: ObjectContent, version: str, same: bool, what: str) -> Written:
+    def _verified(
+        self, stored: ObjectContent, version: str, same: Callable[[], bool], what: str
+    ) -> Written:
         """What was written, when it is right. What is wrong and still ours is deleted again."""
-        if same:
-            return Written(stored.key, stored.version, stored.size)
+        with suppress(ObjectDamaged, ObjectMissing):  # it cannot be read as what it says it is
+            if same():
+                return Written(stored.key, stored.version, stored.size)
         url = self.bucket.url(stored.key)
         if stored.version != version:
             raise ObjectChanged(f"{url}: someone else wrote it at the same time")

@@ -8,11 +8,31 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import boto3
+from botocore.config import Config
+
 from imagecore.diff import SECOND
 from imagecore.sides import Entry, Reject, Side
 from imagecore.syncplan import SyncPlan, SyncRules
 
 DATA = Path(__file__).parents[1] / "data"
+
+
+def once(url: str) -> Any:
+    """A client that tries each request once, and sends no checksums of its own accord."""
+    return boto3.client(
+        "s3",
+        endpoint_url=url,
+        region_name="us-east-1",
+        aws_access_key_id="test",
+        aws_secret_access_key="test",
+        config=Config(
+            s3={"addressing_style": "path"},
+            proxies={},
+            request_checksum_calculation="when_required",
+            retries={"total_max_attempts": 1},
+        ),
+    )
 
 
 def recorded(name: str) -> list[str]:

@@ -1,4 +1,4 @@
-"""The external sort gives what sorting gives, whatever fits in memory, and leaves nothing behind."""
+"""The external sort gives what sorting gives, whatever fits in memory, and leaves nothing."""
 
 import os
 import tracemalloc

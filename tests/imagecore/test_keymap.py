@@ -1,4 +1,4 @@
-"""One picture, three spellings: its key in the source, its name, and its keys in the destination."""
+"""One picture, three spellings: its key in the source, its name, its keys in the destination."""
 
 import pytest
 from hypothesis import given

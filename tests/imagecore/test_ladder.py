@@ -459,7 +459,9 @@ def test_a_large_picture_goes_through_a_file(make, monkeypatch):
     assert [each.sha256 for each in make(photo(701, 467), "menus").images] == right
     exif = Image.Exif()
     exif[0x0112] = 6
-    assert make(data_of(photo(400, 701), "JPEG", exif=exif)).widths == (200, 400, 600)
+    info = make(data_of(quarters(200, 320), "JPEG", quality=95, exif=exif))
+    right = quarters(200, 320).transpose(Image.Transpose.ROTATE_270)
+    assert np.abs(pixels(info) - np.asarray(right).astype(int)).mean() < 6
 
 
 def test_a_full_disk_stops_everything(make, monkeypatch):
@@ -473,6 +475,16 @@ def test_a_folder_that_is_missing_is_no_fault_of_the_picture(make, folder):
     with pytest.raises((ItemFailed, OSError)) as caught:
         make(photo())
     assert not isinstance(caught.value, UnreadableImage)
+
+
+def test_a_copy_that_cannot_be_written_is_no_fault_of_the_picture(make, folder, monkeypatch):
+    def fail(*_):
+        raise pyvips.Error("unable to call jpegsave", "the disk is on fire")
+
+    monkeypatch.setattr(ladder, "_write", fail)
+    with pytest.raises(ItemFailed, match="could not be written: the disk is on fire"):
+        make(photo())
+    assert list(folder.iterdir()) == []
 
 
 def saved_otherwise(monkeypatch, **changes):
@@ -524,6 +536,14 @@ def jpeg_of(pixels):
     return data_of(Image.fromarray(pixels), "JPEG", quality=80, progressive=True)
 
 
+def turned_in_every_cell(cup):
+    """Every cell upside down: its means stay."""
+    cells = cup[:384, :576].reshape(6, 64, 9, 64, 3)[:, ::-1, :, ::-1].reshape(384, 576, 3)
+    other = cup.copy()
+    other[:384, :576] = cells
+    return other
+
+
 def with_another_tile(cup):
     other = cup.copy()
     other[:64, :64] = cup[100:164, 300:364]
@@ -537,6 +557,8 @@ WRONG = {
     "upside down": lambda cup: cup[::-1],
     "a little lighter": lambda cup: np.minimum(cup + 12.0, 255),
     "another tile": with_another_tile,
+    "cells turned": turned_in_every_cell,
+    "no colour": lambda cup: cup @ np.array([0.299, 0.587, 0.114])[:, None] + np.zeros(3),
 }
 
 
@@ -563,6 +585,13 @@ def test_no_picture_is_too_hard_for_the_check(share, size, grain):
         saved = pyvips.Image.new_from_array(hard, interpretation="srgb")
         data = saved.jpegsave_buffer(Q=80, interlace=True, subsample_mode="on", keep="icc")
         ladder_check.check_jpeg(bytes(data), hard, 80, None)
+
+
+def test_colours_that_run_into_their_neighbours_are_not_held_against_a_picture():
+    """Colour is stored at half size: in a narrow cell the neighbour's share is large."""
+    rows, columns = np.indices((80, 80)) // 64
+    hard = np.array([[0, 0, 255], [255, 255, 0]], np.uint8)[(rows + columns) % 2]
+    ladder_check.check_jpeg(jpeg_of(hard), hard, 80, None)
 
 
 @pytest.mark.parametrize("size", [(599, 400), (600, 401), (400, 600)])

@@ -229,6 +229,12 @@ def test_the_child_blocks_the_readers_the_recipe_does_not_name(worker, with_chil
         worker.make_pyramid(GOOD, tmp_path / "t.tif", IIIF)
 
 
+def test_the_child_reads_nothing_but_jpeg_and_png_for_a_ladder(worker, with_child, tmp_path):
+    with_child("import pyvips; pyvips.Image.tiffload(str(source))")
+    with pytest.raises(ItemFailed, match="operation is blocked"):
+        worker.make_ladder(GOOD, tmp_path, "photos", "1.jpg")
+
+
 def test_the_child_sees_no_secrets(worker, with_child, tmp_path, monkeypatch):
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "s3cret")
     monkeypatch.setenv("AIRFLOW__CORE__FERNET_KEY", "s3cret")
