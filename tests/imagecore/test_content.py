@@ -15,7 +15,6 @@ from typing import Any, NamedTuple
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.imagecore.synctools import once
 
 from devstack.samples import client
 from imagecore.content import (
@@ -31,6 +30,7 @@ from imagecore.content import (
 from imagecore.s3 import Bucket, ObjectChanged, ObjectDamaged, ObjectMissing
 from tests.faults import FaultProxy, corrupt_response, header, truncate
 from tests.faultwire import Fault
+from tests.imagecore.synctools import once
 
 MIB = 2**20
 BIG = random.Random(3).randbytes(11 * MIB)

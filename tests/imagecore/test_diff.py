@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.imagecore.synctools import ListedSide, entries, entry, names, plan_of
 
 from imagecore import extsort
 from imagecore.diff import (
@@ -26,6 +25,7 @@ from imagecore.diff import (
     newest_of_each,
 )
 from imagecore.sides import Entry
+from tests.imagecore.synctools import ListedSide, entries, entry, names, plan_of
 
 NAMES = st.text(
     st.characters(exclude_categories=["Cs"]) | st.sampled_from("ab/ '\"%+\n\r\t\0\\\u2028é😀")

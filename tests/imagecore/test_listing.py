@@ -18,7 +18,6 @@ import pytest
 from botocore.exceptions import ClientError
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.imagecore.synctools import once
 
 from devstack.samples import client
 from imagecore.errors import InfrastructureError
@@ -26,6 +25,7 @@ from imagecore.listing import BadListing, Listed, list_pages, nanoseconds, parse
 from imagecore.s3 import Bucket
 from tests.faults import FaultProxy, cut_listing, drop, no_token, status, truncate, unsorted
 from tests.faultwire import Fault, Request, Response
+from tests.imagecore.synctools import once
 
 AWS = b"""<?xml version="1.0" encoding="UTF-8"?>
 <ListBucketResult xmlns="http://s3.amazonaws.com/doc/2006-03-01/">

@@ -22,16 +22,16 @@ class Shop:
         self.destination = Bucket(new_bucket("destination"), client)
         self.trash = Bucket(new_bucket("trash"), client)
 
-    def run(self, dag_id: str = "store_bucket_sync", **conf: Any) -> Ran:
+    def run(self, dag: str = "store_bucket_sync", /, **conf: Any) -> Ran:
         where = {
             "source_bucket": self.source.name,
             "destination_bucket": self.destination.name,
             "trash_bucket": self.trash.name,
         }
-        known = self._defaults[dag_id]
+        known = self._defaults[dag]
         given = {name: value for name, value in where.items() if name in known}
         return run_dag(
-            self._dags[dag_id], self._work, known | given | {"images_per_task": 1_000} | conf
+            self._dags[dag], self._work, known | given | {"images_per_task": 1_000} | conf
         )
 
     def remove(self, **conf: Any) -> Ran:
