@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -23,6 +24,9 @@ SIZE_DIGITS = 18
 """A size has at most so many; 50 TB, the largest object, have 14."""
 
 _EPOCH = datetime(1970, 1, 1)
+
+_OURS = ContextVar("ours", default=False)
+"""Whether the request that is made is ours: others use the same client."""
 
 
 class Listed(NamedTuple):
@@ -59,7 +63,11 @@ def list_pages(client: S3Client, bucket: str, prefix: str) -> Iterator[Page]:
 
     def ask(token: str | None) -> Page:
         more: Any = {} if token is None else {"ContinuationToken": token}
-        answer: Any = client.list_objects_v2(Bucket=bucket, Prefix=prefix, **more)
+        ours = _OURS.set(True)
+        try:
+            answer: Any = client.list_objects_v2(Bucket=bucket, Prefix=prefix, **more)
+        finally:
+            _OURS.reset(ours)
         return parse_page(answer["Body"])
 
     seen: set[str] = set()
@@ -81,7 +89,7 @@ def _take_over(
     response_dict: dict[str, Any], customized_response_dict: dict[str, Any], **_: Any
 ) -> None:
     """Keep a successful answer's body from botocore's parser, which finds nothing left to do."""
-    if response_dict["status_code"] < 300:
+    if _OURS.get() and response_dict["status_code"] < 300:
         customized_response_dict["Body"] = response_dict["body"]
         response_dict["body"] = b""
 

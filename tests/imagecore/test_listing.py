@@ -18,6 +18,7 @@ import pytest
 from botocore.exceptions import ClientError
 from hypothesis import given
 from hypothesis import strategies as st
+from moto.s3.models import s3_backends
 
 from devstack.samples import client
 from imagecore.errors import InfrastructureError
@@ -210,26 +211,34 @@ class Stored(NamedTuple):
     bucket: str
 
 
-def stored(endpoint: str) -> Stored:
-    name, s3 = f"big-{uuid.uuid4().hex[:12]}", client(endpoint)
-    s3.create_bucket(Bucket=name)
-    keys = [f"stores/{number:04d} a+b%20&é'\"/photos/1.jpg" for number in range(2_498)]
-    with ThreadPoolExecutor(4) as pool:
-        for key in [*keys, "menus/1.jpg", "stores.txt"]:
-            pool.submit(s3.put_object, Bucket=name, Key=key, Body=key[:9].encode())
+KEYS = [f"stores/{number:04d} a+b%20&\u00e9'\"/photos/1.jpg" for number in range(2_498)]
+KEYS += ["menus/1.jpg", "stores.txt"]
+
+
+def stored(endpoint: str, put: Callable[[str, str, bytes], Any]) -> Stored:
+    name = f"big-{uuid.uuid4().hex[:12]}"
+    client(endpoint).create_bucket(Bucket=name)
+    with ThreadPoolExecutor(2) as pool:
+        for done in [pool.submit(put, name, key, key[:9].encode()) for key in KEYS]:
+            done.result()
     return Stored(endpoint, name)
 
 
 @pytest.fixture(scope="module")
 def big(s3_endpoint: str) -> Stored:
-    return stored(s3_endpoint)
+    """Put into moto directly, since 2,500 requests would take it ten seconds."""
+    return stored(s3_endpoint, s3_backends["123456789012"]["aws"].put_object)
 
 
 @pytest.fixture(scope="module", params=["moto", "rclone"])
 def each_big(request: pytest.FixtureRequest) -> Stored:
     if request.param == "moto":
         return request.getfixturevalue("big")
-    return stored(request.getfixturevalue("rclone_endpoint"))
+    endpoint = request.getfixturevalue("rclone_endpoint")
+    s3 = client(endpoint)
+    return stored(
+        endpoint, lambda bucket, key, data: s3.put_object(Bucket=bucket, Key=key, Body=data)
+    )
 
 
 @pytest.fixture
@@ -271,10 +280,12 @@ def test_pages_are_asked_for_one_ahead_and_no_more(proxy: FaultProxy, big: Store
     assert proxy.requests.count("ListObjectsV2") == 2
 
 
-def test_every_other_operation_of_the_client_answers_as_before(each_big: Stored) -> None:
+def test_everything_else_that_the_client_is_asked_answers_as_before(each_big: Stored) -> None:
     s3, bucket = client(each_big.endpoint), each_big.bucket
     next(list_pages(s3, bucket, "menus/"))
-    assert [found["Key"] for found in s3.list_objects(Bucket=bucket, Prefix="menus/")["Contents"]]
+    for listing in (s3.list_objects, s3.list_objects_v2):
+        found = listing(Bucket=bucket, Prefix="menus/")["Contents"]
+        assert [each["Key"] for each in found] == ["menus/1.jpg"]
     assert bucket in [found["Name"] for found in s3.list_buckets()["Buckets"]]
     assert s3.get_object(Bucket=bucket, Key="menus/1.jpg")["Body"].read() == b"menus/1.j"
     assert s3.head_object(Bucket=bucket, Key="menus/1.jpg")["ContentLength"] == 9

@@ -1,12 +1,15 @@
 """Whole runs of the project's DAGs: the real task runner, on moto's S3."""
 
 import json
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import pytest
+from airflow.dag_processing.bundles.manager import DagBundlesManager
 from airflow.models.dagbundle import DagBundleModel
 from airflow.models.serialized_dag import SerializedDagModel
 from airflow.sdk import DAG
@@ -51,8 +54,15 @@ class Ran:
 
 
 def run_dag(dag: DAG, work: Path, conf: dict[str, Any], **options: Any) -> Ran:
-    """Run a DAG, with all of its parameters: DAG.test leaves a run's behind for the next one."""
-    run = dag.test(run_conf=conf, **options)
+    """Run a DAG, with all of its parameters: DAG.test leaves a run's behind for the next one.
+
+    Without what DAG.test spends most of its time on: parsing all DAGs again, and waiting.
+    """
+    with (
+        patch.object(DagBundlesManager, "get_all_dag_bundles", return_value=[]),  # parsed anew
+        patch("time.sleep", lambda seconds, sleep=time.sleep: sleep(min(seconds, 0.01))),
+    ):
+        run = dag.test(run_conf=conf, **options)
     folder = work / run_folder(dag.dag_id, run.run_id)
     try:
         lines = (folder / "outcomes.jsonl").read_text().splitlines()
@@ -137,3 +147,29 @@ def pyramids(
         new_bucket("image"),
         defaults["pyramid_tiff"],
     )
+
+
+@pytest.fixture
+def new_syncs(
+    dags: dict[str, DAG],
+    defaults: dict[str, dict[str, Any]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> Callable[[str], Any]:
+    """Makes runs of the syncs, on the server of an endpoint."""
+    from tests.integration.sync_runs import make_syncs
+
+    return lambda endpoint: make_syncs(endpoint, dags, defaults, tmp_path, monkeypatch, capfd)
+
+
+@pytest.fixture
+def syncs(new_syncs: Callable[[str], Any], s3_endpoint: str) -> Any:
+    """Runs of the syncs, on moto."""
+    return new_syncs(s3_endpoint)
+
+
+@pytest.fixture(params=["s3_endpoint", "rclone_endpoint"])
+def any_syncs(new_syncs: Callable[[str], Any], request: pytest.FixtureRequest) -> Any:
+    """Runs of the syncs, on either server."""
+    return new_syncs(request.getfixturevalue(request.param))
