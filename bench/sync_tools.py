@@ -83,6 +83,7 @@ def bucket_at(name: str, connections: int) -> Bucket:
     """A bucket of the server in the environment, with the client's settings that tasks have."""
     import boto3
     from botocore.config import Config
+    from obstore.store import S3Store
 
     from imagecore.s3 import Bucket
 
@@ -92,7 +93,13 @@ def bucket_at(name: str, connections: int) -> Bucket:
         read_timeout=60,
         retries={"mode": "standard", "max_attempts": 5},
     )
-    return Bucket(name, boto3.client("s3", config=config))
+    store = S3Store(
+        name,
+        region="us-east-1",
+        client_options={"allow_http": True},
+        retry_config={"max_retries": 0},
+    )
+    return Bucket(name, boto3.client("s3", config=config), store)
 
 
 def run(commands: Sequence[Sequence[str]], temp: Path, fine: Sequence[int] = (0,)) -> Used:

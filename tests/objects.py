@@ -9,6 +9,7 @@ from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 from botocore.exceptions import ClientError
+from obstore.store import S3Store
 
 from devstack.samples import client
 from imagecore.s3 import Bucket
@@ -31,6 +32,26 @@ def new_bucket_of(s3: Any, role: str = "sync") -> Bucket:
     name = f"{role}-{uuid.uuid4().hex[:12]}"
     s3.create_bucket(Bucket=name)
     return Bucket(name, s3)
+
+
+def through(bucket: Bucket, endpoint: str) -> Bucket:
+    """The same bucket by another address; with a shortcut if it has one."""
+    found = Bucket(bucket.name, client(endpoint))
+    return with_shortcut(found) if bucket.shortcut else found
+
+
+def with_shortcut(bucket: Bucket) -> Bucket:
+    """The same bucket, reached through obstore as well."""
+    store = S3Store(
+        bucket.name,
+        endpoint=bucket.client.meta.endpoint_url,
+        region="us-east-1",
+        access_key_id="test",
+        secret_access_key="test",
+        client_options={"allow_http": True},
+        retry_config={"max_retries": 0},
+    )
+    return Bucket(bucket.name, bucket.client, store)
 
 
 def put(bucket: Bucket, key: str, data: bytes = b"picture", **headers: Any) -> str:

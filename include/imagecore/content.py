@@ -11,8 +11,9 @@ from math import ceil
 from pathlib import Path
 from typing import Any, Protocol
 
+from imagecore import shortcut
 from imagecore.errors import ItemFailed
-from imagecore.s3 import Bucket, ObjectChanged, ObjectDamaged, reaching
+from imagecore.s3 import Bucket, ObjectChanged, ObjectDamaged, ObjectMissing, reaching
 from imagecore.text import printable
 
 PIECE_BYTES = 2**20
@@ -102,7 +103,7 @@ class Content(Protocol):
 
 @dataclass(frozen=True)
 class ObjectContent:
-    """An object, as `look` saw it."""
+    """An object, as `look` or `glance` saw it."""
 
     bucket: Bucket
     key: str
@@ -110,6 +111,7 @@ class ObjectContent:
     version: str
     """Its ETag, whatever that is made of: reading is bound to it."""
     etag: str
+    """Empty when only glanced at."""
     checksums: dict[str, str] = field(default_factory=dict)
     head: dict[str, Any] = field(default_factory=dict)
     """What HeadObject answered."""
@@ -143,6 +145,18 @@ class ObjectContent:
             raise ObjectDamaged(f"{url}: {arrived:,} bytes arrived of {self.size:,}")
         if md5 is not None and md5.etag() != self.etag:
             raise ObjectDamaged(f"{url}: the MD5 of what arrived differs from its ETag")
+
+
+def glance(bucket: Bucket, key: str) -> ObjectContent | None:
+    """Look at an object that may not be there, for its version and size alone."""
+    try:
+        seen = shortcut.head(bucket.shortcut, key)
+    except shortcut.NotSure:
+        try:
+            return look(bucket, key)
+        except ObjectMissing:
+            return None
+    return seen and ObjectContent(bucket, key, seen.size, seen.version, "")
 
 
 def look(bucket: Bucket, key: str) -> ObjectContent:

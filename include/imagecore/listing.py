@@ -1,13 +1,15 @@
 """Listings of S3, page by page: fast, in full, or not at all.
 
 botocore spends some 70 microseconds a key, most of it on dates; here it hands the body of the
-answer over, and 8 remain. Requests, retries, credentials and signatures stay botocore's.
+answer over, and 2 to 8 remain. Requests, retries, credentials and signatures stay botocore's.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import datetime
@@ -24,6 +26,16 @@ SIZE_DIGITS = 18
 """A size has at most so many; 50 TB, the largest object, have 14."""
 
 _EPOCH = datetime(1970, 1, 1)
+
+_USUAL_STARTS = (b'<?xml version="1.0" encoding="utf-8"', b"<listbucketresult")
+_USUAL_ENTRY = re.compile(
+    r"<Contents>\s*<Key>([^<&\x00-\x1f]*)</Key>\s*<LastModified>([^<&\s]*)</LastModified>"
+    r'\s*<ETag>(?:"|&quot;|&#34;)?([^<&\s"]*)(?:"|&quot;|&#34;)?</ETag>'
+    r"(?:\s*<Checksum[A-Z][a-z]+>[^<&]*</Checksum[A-Z][a-z]+>)*"
+    r"\s*<Size>([0-9]*)</Size>(?:\s*<StorageClass>[^<&]*</StorageClass>)?"
+    r"(?:\s*<Owner>\s*(?:<(?:ID|DisplayName)>[^<&]*</(?:ID|DisplayName)>\s*)*</Owner>)?"
+    r"\s*</Contents>"
+)
 
 _OURS = ContextVar("ours", default=False)
 """Whether the request that is made is ours: others use the same client."""
@@ -57,8 +69,8 @@ def list_pages(client: S3Client, bucket: str, prefix: str) -> Iterator[Page]:
         BadListing: a page is malformed, not as long as it says, or leads nowhere.
         botocore's errors, when the server cannot be asked.
     """
-    client.meta.events.register(
-        "before-parse.s3.ListObjectsV2", _take_over, unique_id="imageflows-listing"
+    client.meta.events.register(  # with wildcards, since those are called first
+        "before-parse.*.*", _take_over, unique_id="imageflows-listing"
     )
 
     def ask(token: str | None) -> Page:
@@ -68,7 +80,10 @@ def list_pages(client: S3Client, bucket: str, prefix: str) -> Iterator[Page]:
             answer: Any = client.list_objects_v2(Bucket=bucket, Prefix=prefix, **more)
         finally:
             _OURS.reset(ours)
-        return parse_page(answer["Body"])
+        page: Page | BadListing = answer["Page"]
+        if isinstance(page, BadListing):
+            raise page
+        return page
 
     seen: set[str] = set()
     with ThreadPoolExecutor(1, thread_name_prefix="listing") as ahead:
@@ -88,9 +103,17 @@ def list_pages(client: S3Client, bucket: str, prefix: str) -> Iterator[Page]:
 def _take_over(
     response_dict: dict[str, Any], customized_response_dict: dict[str, Any], **_: Any
 ) -> None:
-    """Keep a successful answer's body from botocore's parser, which finds nothing left to do."""
-    if _OURS.get() and response_dict["status_code"] < 300:
-        customized_response_dict["Body"] = response_dict["body"]
+    """Read a page before botocore does, which then finds nothing left to do.
+
+    What is no page is left to it: it asks again for what arrived broken.
+    """
+    if not _OURS.get() or response_dict["status_code"] >= 300:
+        return
+    try:
+        customized_response_dict["Page"] = parse_page(response_dict["body"])
+    except BadListing as error:
+        customized_response_dict["Page"] = error
+    else:
         response_dict["body"] = b""
 
 
@@ -101,7 +124,7 @@ def parse_page(body: bytes) -> Page:
     without a namespace; KeyCount, where given, must agree.
     """
     try:
-        root = ElementTree.fromstring(body)
+        root, rows = _read(body)
     except ElementTree.ParseError as error:
         raise BadListing(f"the answer is no listing ({error})") from error
     space, found, _ = root.tag.partition("ListBucketResult")
@@ -110,7 +133,7 @@ def parse_page(body: bytes) -> Page:
         raise BadListing("the answer is no listing")
     encoded = root.findtext(f"{space}EncodingType") == "url"
     try:
-        entries = _entries(root, space, encoded)
+        entries = [_entry(row, encoded) for row in rows]
     except (AttributeError, TypeError, ValueError) as error:
         raise BadListing(f"the listing has an entry that cannot be read: {error}") from error
     count = root.findtext(f"{space}KeyCount")
@@ -122,22 +145,32 @@ def parse_page(body: bytes) -> Page:
     return Page(entries, token)
 
 
-def _entries(root: ElementTree.Element, space: str, encoded: bool) -> list[Listed]:
-    contents, key_tag, size_tag, modified_tag, etag_tag = (
-        space + name for name in ("Contents", "Key", "Size", "LastModified", "ETag")
-    )
-    entries = []
-    for entry in root.iterfind(contents):
-        key: Any = entry.findtext(key_tag)
-        size: Any = entry.findtext(size_tag)
-        modified: Any = entry.findtext(modified_tag)
-        etag: Any = entry.findtext(etag_tag)
-        if encoded and ("%" in key or "+" in key):
-            key = unquote_plus(key, errors="strict")
-        if not key or len(size) > SIZE_DIGITS or not size.isdecimal():
-            raise ValueError(f"key {key!r}, size {size!r}")
-        entries.append(Listed(key, int(size), nanoseconds(modified), etag.strip('"')))
-    return entries
+def _read(body: bytes) -> tuple[ElementTree.Element, Iterable[tuple[Any, ...]]]:
+    """A page's root, and the key, time, ETag and size of its entries as they are written.
+
+    Entries as most servers write them are cut out by one regular expression, which is four times
+    as fast as a tree of them; a page with any other is read as a tree.
+    """
+    if body[:60].lower().startswith(_USUAL_STARTS):
+        with suppress(UnicodeDecodeError):
+            texts = _USUAL_ENTRY.split(body.decode())
+            root = ElementTree.fromstring("".join(texts[::5]))
+            if root.find("{*}Contents") is None:
+                return root, zip(*(texts[group::5] for group in (1, 2, 3, 4)), strict=True)
+    root = ElementTree.fromstring(body)
+    space = root.tag.removesuffix("ListBucketResult")
+    names = [space + name for name in ("Key", "LastModified", "ETag", "Size")]
+    contents = root.iterfind(f"{space}Contents")
+    return root, (tuple(map(entry.findtext, names)) for entry in contents)
+
+
+def _entry(row: tuple[Any, ...], encoded: bool) -> Listed:
+    key, modified, etag, size = row
+    if encoded and ("%" in key or "+" in key):
+        key = unquote_plus(key, errors="strict")
+    if not key or len(size) > SIZE_DIGITS or not size.isdecimal():
+        raise ValueError(f"key {key!r}, size {size!r}")
+    return Listed(key, int(size), nanoseconds(modified), etag.strip('"'))
 
 
 def nanoseconds(time: str) -> int:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import json
 import uuid
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from enum import Enum
 from threading import Lock
@@ -60,7 +60,7 @@ class Outcome:
 
     def line(self) -> bytes:
         """The outcome as one line of JSON."""
-        return json.dumps(asdict(self), separators=(",", ":")).encode() + b"\n"
+        return json.dumps(vars(self), separators=(",", ":")).encode() + b"\n"
 
 
 def now() -> str:

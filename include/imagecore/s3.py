@@ -2,7 +2,7 @@
 
 boto3 and not obstore: users' keys may hold empty, `.` and `..` segments, a leading slash or
 control characters. obstore refuses some, fails a whole listing for one of them, and reads
-`/x.jpg` as `x.jpg`.
+`/x.jpg` as `x.jpg`. For plain keys alone it is a shortcut.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ from imagecore.text import printable
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
+    from obstore.store import S3Store
 
 PART_BYTES = 100 * 2**20
 """Objects of this size or more go up in parts of it; Amazon's advice is 100 MB."""
@@ -93,10 +94,14 @@ class S3Object:
 
 @dataclass(frozen=True)
 class Bucket:
-    """One bucket, and the client that reaches it. Methods raise as `reaching` says."""
+    """One bucket, and the client that reaches it. Methods raise as `reaching` says.
+
+    `shortcut`: the same bucket through obstore, for what `glance` and `Target` may ask there.
+    """
 
     name: str
     client: S3Client
+    shortcut: S3Store | None = None
 
     def url(self, key: str) -> str:
         """The object's address, for messages."""

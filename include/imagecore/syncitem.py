@@ -9,7 +9,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
-from imagecore.content import Content, FileContent, ObjectContent, look, same_content
+from imagecore.content import Content, FileContent, ObjectContent, glance, look, same_content
 from imagecore.errors import InfrastructureError, ItemFailed
 from imagecore.manifest import Item
 from imagecore.outcome import Result, State
@@ -48,9 +48,14 @@ class BucketSource:
 
     def content(self, planned: Planned) -> ObjectContent:
         found = look(self.bucket, planned["key"])
+        self._require(planned, found)
+        return found
+
+    def _require(self, planned: Planned, found: ObjectContent | None) -> None:
+        if found is None:
+            raise ObjectMissing(f"{self.bucket.url(planned['key'])} does not exist any more")
         if (found.version, found.size) != (planned["etag"], planned["size"]):
             raise ObjectChanged(f"{self.bucket.url(found.key)} changed since it was planned")
-        return found
 
     def write(self, planned: Planned, target: Target, key: str, expected: str | None) -> Written:
         if self.server_side:
@@ -61,12 +66,11 @@ class BucketSource:
     def _to_copy(self, planned: Planned, target: Target) -> ObjectContent:
         """The planned object. Looked at only where the server does not bind copies to a version."""
         if not target.conditions.copy_source:
-            return self.content(planned)
-        etag = planned["etag"]
-        return ObjectContent(self.bucket, planned["key"], planned["size"], etag, etag)
+            self._require(planned, glance(self.bucket, planned["key"]))
+        return ObjectContent(self.bucket, planned["key"], planned["size"], planned["etag"], "")
 
     def refuse_if_there(self, key: str) -> None:
-        if self.bucket.find(key) is not None:
+        if glance(self.bucket, key) is not None:
             raise ObjectChanged(f"{self.bucket.url(key)} is in the source (again)")
 
     def check(self) -> None:
@@ -128,7 +132,7 @@ class Trash:
         there = self.target.find(key)
         if there is None:
             kept = self.target.copy(found, key, None).etag
-        elif same_content(found, there):
+        elif same_content(look(found.bucket, found.key), look(there.bucket, key)):
             kept = there.version
         else:
             raise ItemFailed(
@@ -221,7 +225,7 @@ class SyncItems:
         if before is not None and found.version == before["etag"]:
             return False
         return found.size == item["source"]["size"] and same_content(
-            self._source.content(item["source"]), found
+            self._source.content(item["source"]), look(found.bucket, found.key)
         )
 
     def _remove(self, item: Item) -> Result:

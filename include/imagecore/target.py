@@ -17,7 +17,8 @@ from urllib.parse import urlencode
 
 from botocore.exceptions import ClientError
 
-from imagecore.content import EtagHash, ObjectContent, look, part_sizes, same_content
+from imagecore import shortcut
+from imagecore.content import EtagHash, ObjectContent, glance, look, part_sizes, same_content
 from imagecore.errors import ItemFailed
 from imagecore.s3 import (
     CONDITION_CODES,
@@ -31,7 +32,7 @@ from imagecore.s3 import (
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
-PART_BYTES = 16 * 2**20
+PART_BYTES = 8 * 2**20
 """What is larger goes up in parts, each held in memory once."""
 
 COPY_BYTES = 5 * 2**30
@@ -159,11 +160,8 @@ class Target:
         self._ended = ended
 
     def find(self, key: str) -> ObjectContent | None:
-        """What is there now, if anything."""
-        try:
-            return look(self.bucket, key)
-        except ObjectMissing:
-            return None
+        """The version and size of what is there now, if anything."""
+        return glance(self.bucket, key)
 
     def require(self, key: str, expected: str | None) -> None:
         """Raise ObjectChanged unless exactly `expected` is there."""
@@ -198,11 +196,11 @@ class Target:
             send = self._send_parts(key, _cut(pieces, part_bytes), digests)
             version = self._upload(key, headers, expected, send)
             sent = f"{_md5(b''.join(digests)).hexdigest()}-{len(digests)}"
-        stored = look(self.bucket, key)
+        stored = self._stored(key)
 
         def same() -> bool:
             return stored.size == size and (
-                stored.etag == sent or _etag_of(stored, part_bytes) == sent
+                stored.version == sent or _etag_of(stored, part_bytes) == sent
             )
 
         return self._verified(stored, version, same, "the bytes that were sent")
@@ -219,13 +217,16 @@ class Target:
             version = self._upload(key, headers, expected, self._copy_parts(source, key))
         else:
             version = self._copy_whole(source, key, expected)
-        stored = look(self.bucket, key)
+        stored = self._stored(key)
 
         def same() -> bool:
             if (stored.size, stored.version) == (source.size, source.version):
                 return True
-            now = look(source.bucket, source.key)
-            return now.version == source.version and same_content(now, stored)
+            now, copied = look(source.bucket, source.key), look(self.bucket, key)
+            return (now.version, copied.version) == (
+                source.version,
+                stored.version,
+            ) and same_content(now, copied)
 
         return self._verified(stored, version, same, source.bucket.url(source.key))
 
@@ -256,6 +257,13 @@ class Target:
         self.require(key, expected)
         return {}
 
+    def _stored(self, key: str) -> ObjectContent:
+        """What is there after it was written."""
+        found = self.find(key)
+        if found is None:
+            raise ObjectMissing(f"{self.bucket.url(key)} does not exist, though it was written")
+        return found
+
     def _verified(
         self, stored: ObjectContent, version: str, same: Callable[[], bool], what: str
     ) -> Written:
@@ -275,6 +283,17 @@ class Target:
 
     def _put(self, key: str, data: bytes, headers: dict[str, Any], expected: str | None) -> str:
         when: Any = self._when(self.conditions.put, key, expected)
+        if headers.keys() == {"ContentType"}:
+            try:
+                return shortcut.put(
+                    self.bucket.shortcut, key, data, headers["ContentType"], expected, bool(when)
+                )
+            except shortcut.Refused as error:
+                raise ObjectChanged(
+                    f"{self.bucket.url(key)} {_was(expected)}, and now is another"
+                ) from error
+            except shortcut.NotSure:
+                pass  # and asked again, as boto3 repeats what failed
         with reaching(self.bucket.url(key)):
             answer = self.bucket.client.put_object(**self._where(key), Body=data, **headers, **when)
         return answer["ETag"].strip('"')
@@ -375,10 +394,14 @@ def _cut(pieces: Iterable[bytes], size: int) -> Iterator[bytes]:
     """The same bytes in parts of exactly `size`, but for the last."""
     part = bytearray()
     for piece in pieces:
-        part += piece
-        while len(part) >= size:
-            yield bytes(part[:size])
-            del part[:size]
+        rest = memoryview(piece)
+        while rest:
+            taken = rest[: size - len(part)]
+            part += taken
+            rest = rest[len(taken) :]
+            if len(part) == size:
+                whole, part = bytes(part), bytearray()
+                yield whole
     if part:
         yield bytes(part)
 

@@ -56,13 +56,11 @@ def where_local(url: str, root: str) -> Where:
 
 def open_s3(where: Where, connections: int = CONNECTIONS) -> S3Side:
     """The side in S3."""
-    from imagecore.s3 import Bucket
     from imagecore.sides import S3Side
-    from imageflows.hooks.s3 import s3_client
+    from imageflows.hooks.s3 import s3_bucket
 
     name, _, prefix = where["url"].removeprefix("s3://").partition("/")
-    client = s3_client(where["conn_id"], connections=connections)
-    return S3Side(Bucket(name, client), prefix)
+    return S3Side(s3_bucket(where["conn_id"], name, connections=connections), prefix)
 
 
 def open_side(where: Where, connections: int = CONNECTIONS) -> S3Side | LocalSide:

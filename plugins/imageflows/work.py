@@ -33,30 +33,14 @@ def open_store(url: str) -> WorkStore:
     if parts.scheme == "file" and not parts.netloc and parts.path:
         return local_work_store(url)
     if parts.scheme == "s3" and parts.username and parts.hostname:
-        return _s3_store(url, parts.username, parts.hostname, parts.path.strip("/"))
+        from imageflows.hooks.s3 import s3_store
+
+        store = s3_store(parts.username, parts.hostname, parts.path.strip("/") or None)
+        return WorkStore(url.rstrip("/"), store)
     raise InfrastructureError(
         f"The work store {url!r} is neither file:///folder nor s3://conn_id@bucket/prefix: "
         "correct [imageflows] work_store."
     )
-
-
-def _s3_store(url: str, conn_id: str, bucket: str, prefix: str) -> WorkStore:
-    from airflow.providers.amazon.aws.hooks.s3 import S3Hook
-    from obstore.auth.boto3 import Boto3CredentialProvider
-    from obstore.store import S3Store
-
-    hook = S3Hook(aws_conn_id=conn_id)
-    endpoint = hook.conn_config.get_service_endpoint_url("s3")
-    options: dict[str, Any] = {"endpoint": endpoint} if endpoint else {}
-    store = S3Store(
-        bucket,
-        prefix=prefix or None,
-        region=hook.region_name or "us-east-1",
-        credential_provider=Boto3CredentialProvider(hook.get_session()),
-        client_options={"allow_http": True},
-        **options,
-    )
-    return WorkStore(url.rstrip("/"), store)
 
 
 def folder_of_run(context: Context) -> str:

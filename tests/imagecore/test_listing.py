@@ -141,6 +141,35 @@ def test_elements_may_come_in_any_order_with_or_without_namespace_and_blanks(
     assert found.token == token
 
 
+@given(
+    st.text(st.characters(codec="utf-8") | st.sampled_from("+% &<>\"'\n"), min_size=1),
+    st.sampled_from(['"{}"', "&quot;{}&quot;", "&#34;{}&#34;", "{}", '"{}', "&apos;{}&apos;", ""]),
+    st.sampled_from(["", "<ChecksumType>FULL_OBJECT</ChecksumType>", "<Odd>&amp;</Odd>", "<Odd/>"]),
+    st.sampled_from(["", "<Owner><ID>1</ID></Owner>", "<Owner><ID>&lt;</ID></Owner>"]),
+    st.sampled_from(["", "<Contents><Size>1</Size></Contents>", "<s:Contents/>", "<!-- -->"]),
+)
+def test_entries_as_most_servers_write_them_are_read_as_by_an_xml_parser(
+    key: str, etag: str, checksum: str, owner: str, foreign: str
+) -> None:
+    usual = "<Contents><Key>b</Key><LastModified>2026-11-21T05:30:00Z</LastModified>"
+    usual += "<ETag>e</ETag><Size>5</Size></Contents>"
+    changed = f"<Key>{escape(key)}</Key><LastModified>2026-11-21T05:30:00.125Z</LastModified>"
+    changed += f"<ETag>{etag.format('e1')}</ETag>{checksum}<Size>1</Size>{owner}"
+    body = f"<ListBucketResult>{usual}<Contents>{changed}</Contents>{foreign}"
+    body += "<IsTruncated>false</IsTruncated></ListBucketResult>"
+
+    def read() -> Any:
+        try:
+            return parse_page(body.encode())
+        except BadListing as error:
+            return re.sub("column [0-9]+", "", str(error))
+
+    quickly = read()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("imagecore.listing._USUAL_STARTS", ())
+        assert quickly == read()
+
+
 def test_keys_are_taken_literally_where_the_server_does_not_encode_them() -> None:
     assert parse_page(page(Key="a+b%20c \u00e9.jpg")).entries[0].key == "a+b%20c \u00e9.jpg"
 

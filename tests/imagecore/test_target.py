@@ -23,7 +23,18 @@ from tests.faults import (
     header,
     status,
 )
-from tests.objects import honours, impatient, kept, new_bucket_of, put, snapshot, uploads, versions
+from tests.objects import (
+    honours,
+    impatient,
+    kept,
+    new_bucket_of,
+    put,
+    snapshot,
+    uploads,
+    versions,
+    with_shortcut,
+)
+from tests.objects import through as by_way_of
 
 MIB = 2**20
 LARGE = b"large " * (MIB + MIB // 8)
@@ -45,8 +56,14 @@ def _quick(monkeypatch):
 
 
 @pytest.fixture(params=[MOTO, RCLONE])
-def bucket(request) -> Bucket:
-    return new_bucket_of(client(request.getfixturevalue(request.param)))
+def endpoint(request) -> str:
+    return request.getfixturevalue(request.param)
+
+
+@pytest.fixture(params=[False, True], ids=["boto3", "shortcut"])
+def bucket(request, endpoint) -> Bucket:
+    bucket = new_bucket_of(client(endpoint))
+    return with_shortcut(bucket) if request.param else bucket
 
 
 @pytest.fixture
@@ -67,7 +84,7 @@ def through() -> Iterator[Callable[[Bucket], tuple[FaultProxy, Bucket]]]:
     def make(bucket: Bucket) -> tuple[FaultProxy, Bucket]:
         proxy = FaultProxy(bucket.client.meta.endpoint_url)
         proxies.append(proxy)
-        return proxy, Bucket(bucket.name, client(proxy.url))
+        return proxy, by_way_of(bucket, proxy.url)
 
     yield make
     for proxy in proxies:
@@ -88,6 +105,7 @@ def target_of(bucket: Bucket, **options) -> Target:
 
 
 def write(target: Target, key: str, data: bytes, expected: str | None, **headers) -> str:
+    headers = {"ContentType": "image/jpeg"} | headers
     return target.write(key, [data], len(data), headers, expected).etag
 
 
