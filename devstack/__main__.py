@@ -17,6 +17,7 @@ from devstack.layout import Layout, State
 from devstack.runs import keep, kept_folder, parse_conf, run_dag
 from devstack.samples import seed
 from devstack.stack import down, up
+from devstack.stores import seed_stores
 
 
 def main() -> int:
@@ -51,8 +52,8 @@ def _parser() -> argparse.ArgumentParser:
 def _up(layout: Layout, arguments: argparse.Namespace) -> int:
     print("Starting S3, SQS and Airflow …", flush=True)
     state, started = up(layout, os.environ)
-    if started and state.embedded_s3:
-        seed(state.url("moto"))
+    if started:
+        seed_all(layout, state)
     _say_where(layout, state, started)
     return 0
 
@@ -65,8 +66,8 @@ def _down(layout: Layout, arguments: argparse.Namespace) -> int:
 def _run(layout: Layout, arguments: argparse.Namespace) -> int:
     conf = parse_conf(arguments.conf)
     with _stack(layout, dict(os.environ)) as (state, started):
-        if started and state.embedded_s3:
-            seed(state.url("moto"))
+        if started:
+            seed_all(layout, state)
         run = run_dag(layout, state, arguments.dag, conf)
         report = run.report
         if started:
@@ -84,6 +85,13 @@ def _demo(layout: Layout, arguments: argparse.Namespace) -> int:
         else:
             print(f"The stack stays up: http://localhost:{state.ports['airflow']}")
     return 0 if right else 1
+
+
+def seed_all(layout: Layout, state: State) -> None:
+    """Samples for every DAG; none where they could get into somebody's own buckets."""
+    if state.embedded_s3:
+        seed(state.url("moto"))
+        seed_stores(state.url("moto"), layout.upload)
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -81,6 +82,7 @@ def stores(layout: Layout, state: State, target: Path) -> bool:
     endpoint = state.url("moto")
     s3 = client(endpoint)
     _empty(s3)
+    shutil.rmtree(layout.upload, ignore_errors=True)
     fill(layout.upload)
     demo = _Demo(layout, state, target)
     demo.run("Stores: a drive is uploaded.", "store_photo_upload", {}, done=len(UPLOADED))

@@ -8,7 +8,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -16,12 +15,13 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict
 
-from imagecore.colour import profile_of
-from imagecore.errors import ItemFailed, ItemRefused, UnreadableImage
-from imagecore.picture import Plan, inspect, pipeline, plan
-from imagecore.pyramid import PART_PREFIX, _cause, _explain
-from imagecore.recipe import recipe_from
+from imagecore.colour import profile_of, without_profile
+from imagecore.errors import InfrastructureError, ItemFailed, ItemRefused, UnreadableImage
+from imagecore.parts import new_part
+from imagecore.picture import Plan, inspect, pipeline, plan, resized
+from imagecore.recipe import Recipe, recipe_from
 from imagecore.tempspace import disk_errors
+from imagecore.vipserror import cause, explain
 
 if TYPE_CHECKING:
     import pyvips
@@ -30,18 +30,12 @@ JPEG, PNG = "image/jpeg", "image/png"
 _TYPES = {".jpg": JPEG, ".jpeg": JPEG, ".png": PNG}
 _KINDS = {"jpeg": JPEG, "png": PNG}
 LOADERS = tuple(_KINDS)
-# jpeg flattens transparency, webp keeps it; both give 8 bits.
-_READING = {
-    content: recipe_from("iiif", {"compression": compression, "loaders": list(LOADERS)})
-    for content, compression in ((JPEG, "jpeg"), (PNG, "webp"))
-}
 _TABLE = Path(__file__).resolve().parents[1] / "photo_ladder.json"
 _MARKS = _TABLE.with_name("watermarks")
 # Raise it when the same table and watermarks begin to give other pixels.
 _VERSION = 1
-_IN_MEMORY_PIXELS = 50_000_000
-_HIGHEST = 65_535
-"""Of a JPEG; a PNG could be higher, but each copy is held in memory."""
+_HIGHEST = 32_768
+"""Of a copy, in pixels. JPEG allows twice as much, but each copy is held in memory."""
 
 
 class _Mark(TypedDict):
@@ -94,14 +88,21 @@ def ladder_widths(kind: str, source_width: int) -> tuple[int, ...]:
 
 def ladder_recipe() -> str:
     """16 hexadecimal digits that change when a ladder would be of other bytes: with the table,
-    a watermark or the version of libvips."""
+    a watermark or the version of libvips.
+
+    Raises:
+        InfrastructureError: one of the files cannot be read.
+    """
     import pyvips
 
     digest = hashlib.sha256()
     version = [str(pyvips.version(part)) for part in range(3)]
     digest.update(f"{_VERSION} {'.'.join(version)}".encode())
     for file in (_TABLE, *(_mark_file(width) for width in _table()["mark_widths"])):
-        digest.update(hashlib.sha256(file.read_bytes()).digest())
+        try:
+            digest.update(hashlib.sha256(file.read_bytes()).digest())
+        except OSError as error:
+            raise InfrastructureError(f"The file {file} cannot be used: {error}") from error
     return digest.hexdigest()[:16]
 
 
@@ -117,6 +118,7 @@ def make_ladder(source: Path, folder: Path, kind: str, name: str) -> LadderInfo:
         ItemRefused: the name has another extension, or a copy would be too high.
         VerificationFailed: a copy is not what it should be.
         ItemFailed: the ladder could not be made now.
+        InfrastructureError: a watermark cannot be used.
         DiskFull: no space left in `folder` or in the temporary folder.
         ValueError: there is no ladder of that kind.
     """
@@ -124,16 +126,17 @@ def make_ladder(source: Path, folder: Path, kind: str, name: str) -> LadderInfo:
 
     pyvips.cache_set_max(0)
     content, ladder = _content_type(name), _ladder(kind)
-    recipe = _READING[content]
+    recipe = _reading(content)
     with disk_errors(folder), _faults(folder):
         planned = plan(inspect(source, recipe), recipe, copyright=False)
-        widths = ladder_widths(kind, planned.width)
-        sizes = _sizes(planned, widths)
+        wide, high = planned.source.upright
+        widths = ladder_widths(kind, wide)
+        sizes = _sizes(wide, high, widths)
         held = _decoded(planned)
     with disk_errors(folder), _faults(folder, writing=True):
         images = _write_all(held, folder, content, (None, *widths), sizes, ladder["marks"])
     notes = (*planned.notes, *_format_note(planned, content))
-    return LadderInfo(planned.width, planned.height, widths, images, notes)
+    return LadderInfo(wide, high, widths, images, notes)
 
 
 def _write_all(
@@ -148,10 +151,10 @@ def _write_all(
     made: list[tuple[Path, LadderImage]] = []
     try:
         for width, size in zip(widths, sizes, strict=True):
-            part = folder / f"{PART_PREFIX}{os.getpid()}-{secrets.token_hex(6)}.part"
+            part = new_part(folder)
             image = LadderImage(width, _file(folder, width, content), *size, 0, "", content)
             made.append((part, image))
-            finished = _marked(_resized(held, *size), marks).copy_memory()
+            finished = _marked(resized(held, *size), marks).copy_memory()
             data = _write(finished, part, content)
             digest = hashlib.sha256(data).hexdigest()
             made[-1] = part, replace(image, bytes=len(data), sha256=digest)
@@ -176,6 +179,21 @@ def _ladder(kind: str) -> dict[str, Any]:
     return kinds[kind]
 
 
+def _reading(content: str) -> Recipe:
+    """How a source is read: in sRGB, and no larger than twice the full-size copy, which leaves
+    Lanczos enough to work with."""
+    return recipe_from(
+        "iiif",
+        {
+            # jpeg flattens transparency, webp keeps it; both give 8 bits.
+            "compression": {JPEG: "jpeg", PNG: "webp"}[content],
+            "loaders": list(LOADERS),
+            "max_width": 2 * _table()["full_width"],
+            "max_height": _HIGHEST,
+        },
+    )
+
+
 def _content_type(name: str) -> str:
     extension = os.path.splitext(name)[1].lower()
     if extension not in _TYPES:
@@ -189,9 +207,8 @@ def _format_note(planned: Plan, content: str) -> tuple[str, ...]:
     return () if same else (f"a {kind} picture by content, {content} by name",)
 
 
-def _sizes(planned: Plan, widths: tuple[int, ...]) -> list[tuple[int, int]]:
+def _sizes(wide: int, high: int, widths: tuple[int, ...]) -> list[tuple[int, int]]:
     """Width and height of the full-size copy and of each rung."""
-    wide, high = planned.width, planned.height
     outputs = (min(wide, _table()["full_width"]), *widths)
     sizes = [(width, max(1, high * width // wide)) for width in outputs]
     if sizes[0][1] > _HIGHEST:
@@ -212,54 +229,55 @@ def _faults(folder: Path, *, writing: bool = False) -> Iterator[None]:
     try:
         yield
     except pyvips.Error as error:
-        found = _explain(error, folder)
+        found = explain(error, folder)
         if writing and isinstance(found, UnreadableImage):
-            found = ItemFailed(f"the ladder could not be written: {_cause(error)}")
+            found = ItemFailed(f"the ladder could not be written: {cause(error)}")
         raise found from error
 
 
 def _decoded(planned: Plan) -> pyvips.Image:
-    """The picture decoded once, upright, in red, green and blue; a large one goes through a file
-    in the temporary folder."""
-    import pyvips
-
-    image = pipeline(planned)
+    """The picture decoded once, upright, in red, green and blue."""
+    jpeg = planned.source.kind == "jpeg"
+    image = pipeline(planned, **({"shrink": _shrink(planned)} if jpeg else {}))
     if image.bands < 3:
         image = image.colourspace("srgb")
-    if image.width * image.height <= _IN_MEMORY_PIXELS:
-        return image.copy_memory().autorot()
-    held = pyvips.Image.new_temp_file("%s.v")
-    image.write(held)
-    return held.autorot()
+    return image.copy_memory().autorot()
 
 
-def _resized(image: pyvips.Image, width: int, height: int) -> pyvips.Image:
-    if (width, height) == (image.width, image.height):
-        return image
-    across, down = width / image.width, height / image.height
-    if not image.hasalpha():
-        return image.resize(across, vscale=down, kernel="lanczos3")
-    # Weighted by alpha, or hidden colours of transparent pixels bleed into the edges.
-    small = image.premultiply().resize(across, vscale=down, kernel="lanczos3").unpremultiply()
-    return small.rint().cast("uchar").copy(interpretation="srgb")
+def _shrink(planned: Plan) -> int:
+    """How many times smaller a JPEG's decoder may give it, which saves time and memory."""
+    times = planned.source.upright[0] // planned.width
+    return max(shrink for shrink in (1, 2, 4, 8) if shrink <= times)
 
 
 def _mark_file(width: int) -> Path:
     return _MARKS / f"{width}.png"
 
 
-def _marked(image: pyvips.Image, marks: list[_Mark]) -> pyvips.Image:
-    """The picture with the largest watermark drawn for pictures no wider than it."""
+def _mark(width: int) -> pyvips.Image:
+    """The watermark for pictures so wide. It has no profile, which would become the picture's.
+
+    Raises:
+        InfrastructureError: the file is missing or cannot be used.
+    """
     import pyvips
 
+    file, recipe = _mark_file(width), _reading(PNG)
+    try:
+        drawn = _decoded(plan(inspect(file, recipe), recipe, copyright=False))
+    except (UnreadableImage, pyvips.Error, OSError) as error:
+        raise InfrastructureError(f"The watermark {file} cannot be used: {error}") from error
+    return without_profile(drawn) if profile_of(drawn) else drawn
+
+
+def _marked(image: pyvips.Image, marks: list[_Mark]) -> pyvips.Image:
+    """The picture with the largest watermark drawn for pictures no wider than it."""
     fitting = [width for width in _table()["mark_widths"] if width <= image.width]
     if not fitting:
         return image
-    image = image.copy_memory()
-    drawn = pyvips.Image.pngload(os.fsencode(_mark_file(max(fitting)))).copy_memory()
+    image, drawn = image.copy_memory(), _mark(max(fitting))
     for mark in marks:
-        turned = drawn.rot(f"d{mark['turned']}")
-        image = _with_mark(image, turned, mark["place"])
+        image = _with_mark(image, drawn.rot(f"d{mark['turned']}"), mark["place"])
     return image
 
 
@@ -269,7 +287,7 @@ def _with_mark(image: pyvips.Image, mark: pyvips.Image, place: str) -> pyvips.Im
     margin = int(_table()["mark_margin"] * min(image.width, image.height))
     wide, high = image.width - 2 * margin, image.height - 2 * margin
     scale = min(wide / mark.width, high / mark.height, 1)
-    mark = _resized(mark, max(1, int(mark.width * scale)), max(1, int(mark.height * scale)))
+    mark = resized(mark, max(1, int(mark.width * scale)), max(1, int(mark.height * scale)))
     left, top = {
         "centre": ((image.width - mark.width) // 2, (image.height - mark.height) // 2),
         "bottom right": (margin + wide - mark.width, margin + high - mark.height),

@@ -1,4 +1,4 @@
-"""Check a picture of a ladder with readers that share no code with the one that wrote it."""
+"""Check a picture of a ladder with other readers than those of the library that wrote it."""
 
 from __future__ import annotations
 
@@ -22,6 +22,8 @@ _PROGRESSIVE, _SCAN, _TABLES = 0xC2, 0xDA, 0xDB
 _FRAMES = set(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _APP0, _APP2, _COMMENT = 0xE0, 0xE2, 0xFE
 _APPS = range(_APP0, 0xF0)
+_HALVED = [0x22, 0x11, 0x11]
+"""Samples of each component across and down: four of brightness to one of each colour."""
 _ICC = b"ICC_PROFILE\0"
 _CHUNKS = {b"IHDR", b"iCCP", b"pHYs", b"IDAT", b"IEND"}
 # ITU-R BT.601, as JPEG defines it.
@@ -37,8 +39,8 @@ _ROUNDED = 1.5
 def check_jpeg(data: bytes, meant: Pixels, quality: int, profile: bytes | None) -> None:
     """Compare a JPEG file with the red, green and blue it was made of, height × width × 3.
 
-    It must be progressive, of that quality and size, without metadata but `profile`; each cell
-    of 64 × 64 pixels may differ by what the quality explains.
+    It must be progressive, of that quality and size, its colour stored at half size, without
+    metadata but `profile`; each cell of 64 × 64 pixels may differ by what the quality explains.
 
     Raises:
         VerificationFailed: with the first thing found wrong.
@@ -89,6 +91,8 @@ def _check_segments(data: bytes, meant: Pixels, quality: int, profile: bytes | N
     size = struct.unpack(">HH", frames[0][1][1:5])
     if size != meant.shape[:2]:
         raise VerificationFailed(f"the JPEG is {size[1]} x {size[0]}: {meant.shape} was meant")
+    if list(frames[0][1][7::3]) != _HALVED:
+        raise VerificationFailed("the JPEG's colour is not stored at half size")
     if _tables_in(segments) != _tables(quality):
         raise VerificationFailed(f"the JPEG is not of quality {quality}")
     for marker, body in segments:

@@ -10,10 +10,10 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
 
-from imagecore.content import FileContent, ObjectContent
+from imagecore.content import FileContent, ObjectContent, look
 from imagecore.errors import ItemFailed, ItemRefused
 from imagecore.keymap import KEY_MAPS
-from imagecore.ladder import LadderImage, LadderInfo
+from imagecore.ladder import LadderImage, LadderInfo, ladder_recipe
 from imagecore.manifest import Item
 from imagecore.outcome import Result, State
 from imagecore.s3 import ObjectChanged, ObjectDamaged
@@ -38,7 +38,8 @@ class LadderItems(SyncItems):
     """Carries out the items of a plan with the transform `photo_ladder`.
 
     The full-size copy is written last: its key, which a comparison looks for, says that all
-    others are there. Copies carry `source-etag`, `sha256` and `plan` in their metadata.
+    others are there. The metadata of each copy tell what it was made of and how: `source-etag`,
+    `recipe`, `sha256` and `plan`.
 
     Parameters: as for SyncItems, and
 
@@ -60,6 +61,7 @@ class LadderItems(SyncItems):
         super().__init__(source, target, trash)
         self._prefix = prefix
         self._plan = hashlib.sha256(plan.encode()).hexdigest()[:16]
+        self._recipe = ladder_recipe()
         self._workshop = workshop
 
     def _transfer(self, item: Item) -> Result:
@@ -110,18 +112,18 @@ class LadderItems(SyncItems):
     def _place(self, item: Item, key: str, image: LadderImage) -> dict[str, Any]:
         """Write one copy; what is there is replaced, and kept."""
         file = Path(image.file)
-        metadata = {
+        same = {
             "source-etag": item["source"]["etag"],
             "sha256": image.sha256,
             "plan": self._plan,
         }
-        found = self._target.find(key)
-        if found is not None and metadata.items() <= _metadata(found).items():
+        found = self._find(key)
+        if found is not None and same.items() <= _metadata(found).items():
             replaced = self._trash.kept(key) if self._trash else None
             return {"key": key, "etag": found.version, "size": found.size, "replaced": replaced}
         replaced, expected = (self._keep(found), found.version) if found else (None, None)
         content = FileContent(file, image.bytes, file.stat().st_mtime_ns)
-        headers = {"ContentType": image.content_type, "Metadata": metadata}
+        headers = {"ContentType": image.content_type, "Metadata": {**same, "recipe": self._recipe}}
         try:
             written = self._target.write(key, content.pieces(), image.bytes, headers, expected)
         except ObjectDamaged:
@@ -131,7 +133,7 @@ class LadderItems(SyncItems):
 
     def _refuse_changed(self, item: Item, key: str) -> None:
         """The full-size object must be what was planned, unless an earlier try replaced it."""
-        before, found = item["before"], self._target.find(key)
+        before, found = item["before"], self._find(key)
         planned = before["etag"] if before and before["key"] == key else None
         if found is None or found.version == planned or _metadata(found).get("plan") == self._plan:
             return
@@ -139,6 +141,10 @@ class LadderItems(SyncItems):
             f"{self._target.bucket.url(key)} is {found.version}, which is not what was planned: "
             "the next run looks again"
         )
+
+    def _find(self, key: str) -> ObjectContent | None:
+        """What is there now, if anything, with its metadata."""
+        return self._target.find(key) and look(self._target.bucket, key)
 
 
 def _metadata(found: ObjectContent) -> dict[str, str]:

@@ -168,10 +168,11 @@ def _keeps_depth(recipe: Recipe) -> bool:
     return recipe.compression in {"deflate", "lzw", "none"}
 
 
-def pipeline(plan: Plan) -> pyvips.Image:
-    """The finished pixels, in stored orientation; each call reads the source anew."""
+def pipeline(plan: Plan, **options: object) -> pyvips.Image:
+    """The finished pixels, in stored orientation; each call reads the source anew. `options` are
+    the reader's."""
     recipe, source = plan.recipe, plan.source
-    image, _ = colour.check_profile(open_stored(source.path, source.kind, recipe))
+    image, _ = colour.check_profile(open_stored(source.path, source.kind, recipe, **options))
     image = _resize(mend_iptc(image), plan)
     if plan.converted:
         image = colour.to_srgb(image)
@@ -186,7 +187,11 @@ def pipeline(plan: Plan) -> pyvips.Image:
 
 def _resize(image: pyvips.Image, plan: Plan) -> pyvips.Image:
     swap = plan.source.orientation >= 5
-    width, height = (plan.height, plan.width) if swap else (plan.width, plan.height)
+    return resized(image, *((plan.height, plan.width) if swap else (plan.width, plan.height)))
+
+
+def resized(image: pyvips.Image, width: int, height: int) -> pyvips.Image:
+    """The picture so many pixels wide and high, by Lanczos with three lobes."""
     if (width, height) == (image.width, image.height):
         return image
     across, down = width / image.width, height / image.height

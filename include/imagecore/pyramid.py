@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import secrets
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,20 +12,19 @@ from imagecore.colour import profile_of
 from imagecore.digest import sha256_of
 from imagecore.errors import DiskFull, ItemFailed, UnreadableImage
 from imagecore.layout import Expected, expected_levels, needs_bigtiff
+from imagecore.parts import new_part
 from imagecore.picture import Plan, inspect, open_stored, pipeline, plan
 from imagecore.recipe import Recipe
+from imagecore.vipserror import cause, explain
 
 if TYPE_CHECKING:
     import pyvips
 
     from imagecore.tilemeans import Means
 
-PART_PREFIX = ".pyramid-"
 _IN_MEMORY_BYTES = 32 << 20
 _QUICK_PIXELS = 4_000_000
 _QUICK_TOLERANCE = 4.0
-_NEARLY_FULL = 8 << 20
-_OUT_OF_MEMORY = ("out of memory", "insufficient memory", "cannot allocate")
 
 
 @dataclass(frozen=True)
@@ -65,13 +62,13 @@ def make_pyramid(
     import pyvips
 
     pyvips.cache_set_max(0)
-    part = target.parent / f"{PART_PREFIX}{os.getpid()}-{secrets.token_hex(6)}.part"
+    part = new_part(target.parent)
     try:
         planned = plan(inspect(source, recipe), recipe, copyright)
         info = _make(planned, part)
         os.replace(part, target)
     except pyvips.Error as error:
-        raise _explain(error, target.parent) from error
+        raise explain(error, target.parent) from error
     except OSError as error:
         if error.errno in {errno.ENOSPC, errno.EDQUOT}:
             raise DiskFull(f"no space left for {target.name}") from error
@@ -219,30 +216,11 @@ def _blame(error: pyvips.Error, planned: Plan, folder: Path) -> Exception:
     """Saving reads and writes at once: reading alone shows which of the two went wrong."""
     import pyvips
 
-    found = _explain(error, folder)
+    found = explain(error, folder)
     if not isinstance(found, UnreadableImage):
         return found
     try:
         pipeline(planned).avg()
     except pyvips.Error as reading:
-        return _explain(reading, folder)
-    return ItemFailed(f"the result could not be written: {_cause(error)}")
-
-
-def _explain(error: pyvips.Error, folder: Path) -> Exception:
-    text = str(error).lower()
-    if "no space left" in text or shutil.disk_usage(folder).free < _NEARLY_FULL:
-        return DiskFull(f"no space left in {folder}")
-    if "file too large" in text:
-        return ItemFailed("the result is larger than the file limit")
-    if any(words in text for words in _OUT_OF_MEMORY):
-        return ItemFailed(f"not enough memory: {_cause(error)}")
-    return UnreadableImage(f"the picture is damaged: {_cause(error)}")
-
-
-def _cause(error: pyvips.Error) -> str:
-    """The first line libvips gives as the cause; what comes after repeats it."""
-    lines = [line.strip() for line in str(error).splitlines()[1:] if line.strip()]
-    if lines and "bad seek" in lines[0]:
-        return "the file ends too early"  # the text would name our temporary file
-    return lines[0] if lines else "libvips names no cause"
+        return explain(reading, folder)
+    return ItemFailed(f"the result could not be written: {cause(error)}")

@@ -11,7 +11,10 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from queue import SimpleQueue
 from types import TracebackType
 from typing import Any, NoReturn
 
@@ -19,7 +22,8 @@ from imagecore import errors
 from imagecore.errors import ImageflowsError, ItemFailed, UnreadableImage
 from imagecore.ladder import LadderImage, LadderInfo
 from imagecore.layout import VerificationFailed
-from imagecore.pyramid import PART_PREFIX, PyramidInfo
+from imagecore.parts import remove_parts
+from imagecore.pyramid import PyramidInfo
 from imagecore.recipe import Recipe, recipe_to_json
 
 # Of a picture. SIGILL, SIGBUS and SIGSYS would speak of the machine.
@@ -107,6 +111,7 @@ class PictureWorker:
         Raises:
             UnreadableImage: also when the decoder crashed.
             ItemFailed: also when time or memory ran out.
+            InfrastructureError: a watermark cannot be used.
             DiskFull: no space left in `folder` or in the temporary folder.
         """
         request = {
@@ -206,8 +211,7 @@ class PictureWorker:
         """End the child and remove what it may have left, also in the folder of its result."""
         pid = self.pid
         self.close()
-        for part in folder.glob(f"{PART_PREFIX}{pid}-*.part"):
-            part.unlink(missing_ok=True)
+        remove_parts(folder, pid)
 
     def _explain_death(self, folder: Path) -> NoReturn:
         assert self._child is not None
@@ -236,6 +240,24 @@ class PictureWorker:
             self.close()
             raise ItemFailed(f"more memory was needed than {self._limits['memory_mb']} MB")
         raise _CLASSES.get(answer["error"], ItemFailed)(answer["text"])
+
+
+@contextmanager
+def picture_workers(
+    count: int, *, temp_dir: Path, timeout_s: float, memory_mb: int, file_mb: int | None
+) -> Iterator[SimpleQueue[PictureWorker]]:
+    """So many workers, for threads that take one and put it back; all end at the end.
+
+    Parameters: as for PictureWorker.
+    """
+    workers: SimpleQueue[PictureWorker] = SimpleQueue()
+    with ExitStack() as stack:
+        for _ in range(count):
+            worker = PictureWorker(
+                temp_dir=temp_dir, timeout_s=timeout_s, memory_mb=memory_mb, file_mb=file_mb
+            )
+            workers.put(stack.enter_context(worker))
+        yield workers
 
 
 def _signal_name(number: int) -> str:

@@ -14,6 +14,7 @@ import httpx
 import psutil
 import pytest
 
+from devstack.__main__ import seed_all
 from devstack.environment import S3_CONNECTION, embedded_only, environment
 from devstack.errors import DevstackError, UsageError
 from devstack.layout import Layout, State, load_state
@@ -22,6 +23,7 @@ from devstack.runs import parse_conf, run_dag
 from devstack.samples import EXPECTED, IMAGE_BUCKET, PROCESS_BUCKET, SAMPLES, client, seed
 from devstack.services import MOTO, Service
 from devstack.stack import down, running, up
+from devstack.stores import DRIVE, ORIGINALS_BUCKET, STORE_BUCKET, TRASH_BUCKET, seed_stores
 
 ENVIRON = {
     name: value for name, value in os.environ.items() if not name.startswith(("AIRFLOW", "AWS_"))
@@ -215,6 +217,35 @@ def test_the_samples_and_their_notes_are_put_into_the_buckets(layout: Layout) ->
     assert notes == {"rbsc/"} | {sample.note()[0] for sample in SAMPLES}
     assert s3.list_objects_v2(Bucket=IMAGE_BUCKET)["KeyCount"] == 0
     assert len(EXPECTED) == len(SAMPLES) == len(notes) - 1
+
+
+def test_the_stores_drive_is_filled_and_a_part_of_it_uploaded(layout: Layout) -> None:
+    endpoint = start_s3(layout).url("moto")
+    own = layout.upload / "stores" / "3-mine" / "photos" / "0.jpg"
+    own.parent.mkdir(parents=True)
+    own.write_bytes(b"mine")
+    seed_stores(endpoint, layout.upload)
+    seed_stores(endpoint, layout.upload)
+    assert own.read_bytes() == b"mine"
+    own.unlink()
+    files = {path for path in layout.upload.rglob("*") if path.is_file()}
+    assert {path.relative_to(layout.upload).as_posix() for path in files} == set(DRIVE)
+    s3 = client(endpoint)
+    there = {entry["Key"] for entry in s3.list_objects_v2(Bucket=ORIGINALS_BUCKET)["Contents"]}
+    assert there
+    assert there < set(DRIVE)  # something is left to upload
+    for key in there:
+        body = s3.get_object(Bucket=ORIGINALS_BUCKET, Key=key)["Body"].read()
+        assert body == (layout.upload / key).read_bytes()
+    for bucket in (STORE_BUCKET, TRASH_BUCKET):
+        assert s3.list_objects_v2(Bucket=bucket)["KeyCount"] == 0
+
+
+def test_nothing_is_seeded_where_it_could_get_into_own_buckets(layout: Layout) -> None:
+    state = start_s3(layout, **{S3_CONNECTION: "aws://"})
+    seed_all(layout, state)
+    assert list(layout.upload.iterdir()) == []
+    assert client(state.url("moto")).list_buckets()["Buckets"] == []
 
 
 def test_every_photograph_is_in_the_notice() -> None:

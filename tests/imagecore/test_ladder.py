@@ -13,7 +13,13 @@ from pictures import PHOTOS, data_of, photo, quarters
 from PIL import Image, ImageCms
 
 from imagecore import ladder, ladder_check
-from imagecore.errors import DiskFull, ItemFailed, ItemRefused, UnreadableImage
+from imagecore.errors import (
+    DiskFull,
+    InfrastructureError,
+    ItemFailed,
+    ItemRefused,
+    UnreadableImage,
+)
 from imagecore.ladder import ladder_recipe, ladder_widths, make_ladder
 from imagecore.layout import VerificationFailed
 
@@ -136,9 +142,15 @@ def test_a_copy_is_the_picture_resized_by_lanczos(make):
     assert np.array_equal(pixels(info, 200), right.numpy())
 
 
-def test_a_picture_too_high_for_a_jpeg_is_refused_by_its_numbers(make, folder):
-    tall = data_of(Image.new("L", (10, 70_000)), "PNG")
-    with pytest.raises(ItemRefused, match="70000 pixels high: 65535"):
+@pytest.mark.parametrize(
+    ("size", "high"), [((10, 70_000), 70_000), ((2, 32_769), 32_769), ((300, 32_768), 32_768)]
+)
+def test_a_copy_that_would_be_too_high_is_refused_by_its_numbers(make, folder, size, high):
+    tall = data_of(Image.new("1", size), "PNG")
+    if high <= 32_768:
+        assert make(tall).images[0].pixels_high == high
+        return
+    with pytest.raises(ItemRefused, match=f"the copy would be {high} pixels high: 32768"):
         make(tall)
     assert list(folder.iterdir()) == []
 
@@ -210,6 +222,9 @@ def test_the_recipe_changes_with_a_watermark_and_the_table(tmp_path, monkeypatch
     assert ladder_recipe() == before
     Path(table).write_text(Path(table).read_text().replace("80", "81"))
     assert ladder_recipe() != before
+    monkeypatch.setattr(ladder, "_MARKS", tmp_path)
+    with pytest.raises(InfrastructureError, match=r"400\.png cannot be used"):
+        ladder_recipe()
 
 
 def boxes(kind, wide, high):
@@ -263,6 +278,66 @@ def test_a_mark_is_seen_on_light_and_on_dark_and_takes_two_fifths_of_the_width(w
     shown = np.asarray(Image.alpha_composite(ground, mark))[..., 0].astype(int)
     assert (np.abs(shown - level) > 25).mean() > 0.1
     assert np.abs(shown - level).max() < 200  # the picture still shows through
+
+
+def own_mark(mode="RGBA", kind="PNG", **options):
+    """Half red, in a transparent border."""
+    mark = Image.new("RGBA", (400, 120), (200, 30, 30, 0))
+    mark.paste((200, 30, 30, 128), (20, 20, 380, 100))
+    return data_of(mark.quantize() if mode == "P" else mark.convert(mode), kind, **options)
+
+
+def deep_mark():
+    eight = pyvips.Image.new_from_buffer(own_mark(), "")
+    deep = (eight.cast("ushort") * 257).cast("ushort").copy(interpretation="rgb16")
+    return bytes(deep.pngsave_buffer())
+
+
+@pytest.fixture
+def with_mark(tmp_path, monkeypatch):
+    """Replace the watermarks by a file of one's own."""
+
+    def install(data):
+        marks = shutil.copytree(MARKS, tmp_path / "marks")
+        (marks / "1000.png").unlink()
+        if data is not None:
+            (marks / "1000.png").write_bytes(data)
+        monkeypatch.setattr(ladder, "_MARKS", marks)
+
+    return install
+
+
+@pytest.mark.parametrize(
+    ("data", "inside", "border"),
+    [
+        (own_mark(), (145, 75, 45), (90, 120, 60)),
+        (own_mark("P"), (145, 75, 45), (90, 120, 60)),
+        (deep_mark(), (145, 75, 45), (90, 120, 60)),
+        (own_mark("LA"), (85, 100, 70), (90, 120, 60)),
+        (own_mark("L"), (81, 81, 81), (81, 81, 81)),
+        (own_mark("RGB"), (200, 30, 30), (200, 30, 30)),
+        (own_mark("RGB", "JPEG", quality=95), (200, 30, 30), (200, 30, 30)),
+        (own_mark(icc_profile=DISPLAY_P3), (154, 59, 34), (90, 120, 60)),
+    ],
+)
+def test_a_mark_of_any_kind_is_laid_on_and_nothing_else_changes(
+    make, with_mark, data, inside, border
+):
+    with_mark(data)
+    info = make(Image.new("RGB", (1000, 600), (90, 120, 60)), name="1.png")
+    found = pixels(info)
+    assert np.abs(found[300, 500] - inside).max() <= 2
+    assert np.abs(found[245, 305] - border).max() <= 2
+    assert tuple(found[10, 10]) == (90, 120, 60)
+    assert "icc_profile" not in opened(info).info  # the mark's would change every colour
+
+
+@pytest.mark.parametrize("data", [None, b"", b"no picture", own_mark()[:300]])
+def test_a_mark_that_cannot_be_used_is_no_fault_of_the_picture(make, folder, with_mark, data):
+    with_mark(data)
+    with pytest.raises(InfrastructureError, match=r"The watermark .*1000\.png cannot be used"):
+        make(photo(1000, 667))
+    assert list(folder.iterdir()) == []
 
 
 @pytest.mark.parametrize("high", [1, 2, 20, 100])
@@ -320,6 +395,22 @@ def test_a_turned_picture_is_made_upright_before_its_width_counts(make, orientat
     }.get(orientation, ()):
         right = right.transpose(step)
     assert np.abs(np.asarray(full).astype(int) - np.asarray(right)).mean() < 6
+
+
+def test_the_orientation_of_a_png_counts_too(make):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    info = make(data_of(quarters(320, 280), "PNG", exif=exif), name="1.png")
+    right = quarters(320, 280).transpose(Image.Transpose.ROTATE_270)
+    assert np.array_equal(pixels(info), np.asarray(right))
+    assert info.notes == ("rotated upright (orientation 6)",)
+
+
+@pytest.mark.parametrize("name", ["1.jpg", "1.png"])
+def test_a_broken_profile_is_dropped(make, name):
+    info = make(data_of(photo(400, 300), "JPEG", icc_profile=b"x" * 200), name=name)
+    assert "broken ICC profile dropped" in info.notes
+    assert "icc_profile" not in opened(info).info
 
 
 def test_where_a_photo_was_taken_is_not_passed_on(make):
@@ -453,19 +544,62 @@ def test_what_is_no_picture_is_refused(make):
             make(data)
 
 
-def test_a_large_picture_goes_through_a_file(make, monkeypatch):
-    right = [each.sha256 for each in make(photo(701, 467), "menus").images]
-    monkeypatch.setattr(ladder, "_IN_MEMORY_PIXELS", 1000)
-    assert [each.sha256 for each in make(photo(701, 467), "menus").images] == right
+@pytest.fixture
+def held(monkeypatch):
+    """Size of what is held of a source, and the options it was read with."""
+    seen, honest = {}, ladder.pipeline
+
+    def note(planned, **options):
+        image = honest(planned, **options)
+        if planned.source.path.name == "source":
+            seen[planned.source.kind] = (image.width, image.height, options)
+        return image
+
+    monkeypatch.setattr(ladder, "pipeline", note)
+    return seen
+
+
+@pytest.mark.parametrize(
+    ("wide", "shrink"),
+    [(3200, 1), (6399, 1), (6400, 2), (12_799, 2), (12_800, 4), (25_601, 8), (60_000, 8)],
+)
+def test_of_a_large_picture_only_twice_the_full_size_is_held(make, held, wide, shrink):
+    for kind in ("JPEG", "PNG"):
+        info = make(data_of(Image.new("RGB", (wide, wide // 1600), (200, 30, 30)), kind))
+        assert (info.width, info.height) == (wide, wide // 1600)
+    high = round(3200 / wide * (wide // 1600))
+    assert held == {"jpeg": (3200, high, {"shrink": shrink}), "png": (3200, high, {})}
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "L"])
+@pytest.mark.parametrize("stored", ["JPEG", "PNG"])
+def test_a_large_picture_gives_what_resizing_all_of_it_gives(make, mode, stored):
+    large = photo(6600, 4400).convert("L" if mode == "L" else "RGB").crop((0, 1500, 6600, 2160))
+    info = make(data_of(large.convert("RGB" if stored == "JPEG" else mode), stored), name="1.png")
+    assert opened(info).size == (1600, 160)
+    right = large.resize((200, 20), Image.Resampling.LANCZOS).convert("RGB")
+    assert np.abs(pixels(info, 200)[..., :3] - np.asarray(right)).mean() < 1.2
+
+
+def test_a_large_picture_is_turned_upright(make):
     exif = Image.Exif()
     exif[0x0112] = 6
-    info = make(data_of(quarters(200, 320), "JPEG", quality=95, exif=exif))
-    right = quarters(200, 320).transpose(Image.Transpose.ROTATE_270)
-    assert np.abs(pixels(info) - np.asarray(right).astype(int)).mean() < 6
+    info = make(data_of(quarters(200, 6400), "JPEG", quality=95, exif=exif))
+    assert (info.width, info.height) == (6400, 200)
+    right = quarters(200, 6400).transpose(Image.Transpose.ROTATE_270).resize((1600, 50))
+    beside = np.s_[:, :400]
+    assert np.abs(pixels(info)[beside] - np.asarray(right).astype(int)[beside]).mean() < 6
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG"])
+def test_a_large_picture_cut_short_is_refused(make, kind):
+    whole = data_of(photo(6600, 440), kind)
+    with pytest.raises(UnreadableImage, match=r"damaged|end"):
+        make(whole[:-2000])
 
 
 def test_a_full_disk_stops_everything(make, monkeypatch):
-    monkeypatch.setattr("imagecore.pyramid._NEARLY_FULL", 1 << 60)
+    monkeypatch.setattr("imagecore.vipserror._NEARLY_FULL", 1 << 60)
     with pytest.raises(DiskFull):
         make(data_of(photo(), "JPEG")[:5000])
 
@@ -506,6 +640,7 @@ def saved_otherwise(monkeypatch, **changes):
         ({"interlace": False}, "not progressive"),
         ({"Q": 75}, "not of quality 80"),
         ({"Q": 81}, "not of quality 80"),
+        ({"subsample_mode": "off"}, "not stored at half size"),
         ({"keep": "all"}, "metadata"),
         ({"keep": "none"}, "ICC profile differs"),
     ],

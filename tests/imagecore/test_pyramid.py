@@ -194,7 +194,7 @@ def _swap(image: pyvips.Image) -> pyvips.Image:
 
 def test_a_full_disk_stops_everything(tmp_path, monkeypatch):
     monkeypatch.setattr(
-        "imagecore.pyramid.shutil.disk_usage", lambda folder: SimpleNamespace(free=0)
+        "imagecore.vipserror.shutil.disk_usage", lambda folder: SimpleNamespace(free=0)
     )
     broken = tmp_path / "s.jpg"
     broken.write_bytes(data_of(photo(), "JPEG")[:5000])

@@ -17,7 +17,7 @@ from imagecore import sandbox
 from imagecore.errors import DiskFull, ItemFailed, ItemRefused, UnreadableImage
 from imagecore.ladder import make_ladder
 from imagecore.recipe import PRESETS
-from imagecore.sandbox import PictureWorker
+from imagecore.sandbox import PictureWorker, picture_workers
 
 GOOD = PHOTOS / "coffee.png"
 IIIF = PRESETS["iiif"]
@@ -37,7 +37,7 @@ def with_child(monkeypatch, tmp_path):
     def install(code: str) -> None:
         lines = [
             "import os, sys, time, ctypes, errno, resource",
-            "from imagecore import sandbox_child, pyramid, ladder, errors",
+            "from imagecore import sandbox_child, pyramid, ladder, errors, parts",
             "def work(source, folder):",
             *(f"    {line}" for line in code.splitlines()),
             "pyramid.make_pyramid = lambda source, target, *_, **__: work(source, target.parent)",
@@ -108,7 +108,7 @@ def test_one_child_makes_pyramids_and_ladders_by_turns(worker, tmp_path):
 def test_a_ladder_that_ends_its_child_is_explained_and_leaves_nothing(
     with_child, tmp_path, monkeypatch, code, error, reason
 ):
-    with_child(f"(folder / f'.pyramid-{{os.getpid()}}-1.part').write_text('half')\n{code}")
+    with_child(f"parts.new_part(folder).write_text('half')\n{code}")
     out = tmp_path / "out"
     out.mkdir()
     with PictureWorker(temp_dir=tmp_path, timeout_s=3, memory_mb=2048, file_mb=None) as worker:
@@ -189,7 +189,7 @@ def test_a_picture_that_takes_too_long_is_stopped(with_child, tmp_path, monkeypa
 
 def test_a_part_left_by_a_dead_child_is_removed(worker, with_child, tmp_path):
     with_child(
-        "(folder / f'.pyramid-{os.getpid()}-1.part').write_text('half')\n"
+        "parts.new_part(folder).write_text('half')\n"
         "open(os.environ['TMPDIR'] + '/vips.v', 'w').close()\n"
         "os.abort()"
     )
@@ -269,7 +269,7 @@ def test_the_size_of_a_file_is_limited(tmp_path):
         pytest.raises(ItemFailed, match="larger than"),
     ):
         worker.make_pyramid(big, tmp_path / "t.tif", PRESETS["lossless"])
-    assert list(tmp_path.glob(".pyramid*")) == []
+    assert [each.name for each in tmp_path.iterdir()] == ["big.png"]
 
 
 @LINUX
@@ -288,6 +288,26 @@ def test_close_leaves_no_process_and_no_file(tmp_path):
         pid = worker.pid
     assert not _alive(pid)
     assert [each.name for each in tmp_path.iterdir()] == ["t.tif"]
+
+
+def test_workers_for_several_threads_end_together_also_after_an_error(tmp_path):
+    pids = []
+
+    def work():
+        limits = {"temp_dir": tmp_path, "timeout_s": 30, "memory_mb": 2048, "file_mb": None}
+        with picture_workers(2, **limits) as workers:
+            for name in ("1.tif", "2.tif"):
+                worker = workers.get_nowait()
+                worker.make_pyramid(GOOD, tmp_path / name, IIIF)
+                pids.append(worker.pid)
+            assert workers.empty()
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        work()
+    assert len(set(pids)) == 2
+    assert not any(map(_alive, pids))
+    assert {each.name for each in tmp_path.iterdir()} == {"1.tif", "2.tif"}
 
 
 def test_the_child_outlives_the_thread_that_started_it(worker, tmp_path):

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import fields
 from itertools import chain
-from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import BaseOperator, Param
@@ -228,20 +227,20 @@ class PyramidTiffOperator(_PyramidOperator, ImageBatchOperator):
     @contextmanager
     def processor(self, context: Context) -> Iterator[Process]:
         from imagecore.pyramid_item import PyramidItems
-        from imagecore.sandbox import PictureWorker
+        from imagecore.sandbox import picture_workers
         from imagecore.tempspace import temp_space
 
         params = context["params"]
-        with temp_space() as temp, ExitStack() as stack:
-            workers: SimpleQueue[PictureWorker] = SimpleQueue()
-            for _ in range(self.threads):
-                worker = PictureWorker(
-                    temp_dir=temp,
-                    timeout_s=self.timeout_s,
-                    memory_mb=self.memory_mb,
-                    file_mb=self.max_file_mb,
-                )
-                workers.put(stack.enter_context(worker))
+        with (
+            temp_space() as temp,
+            picture_workers(
+                self.threads,
+                temp_dir=temp,
+                timeout_s=self.timeout_s,
+                memory_mb=self.memory_mb,
+                file_mb=self.max_file_mb,
+            ) as workers,
+        ):
             yield PyramidItems(
                 self.buckets(self.threads),
                 recipe_of(params),

@@ -5,10 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import datetime, timedelta, timezone
-from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
@@ -310,19 +309,19 @@ class S3ApplyOperator(ImageBatchOperator):
     @contextmanager
     def _workshop(self) -> Iterator[Workshop]:
         from imagecore.ladderitem import Workshop
-        from imagecore.sandbox import PictureWorker
+        from imagecore.sandbox import picture_workers
         from imagecore.tempspace import temp_space
 
-        with temp_space() as temp, ExitStack() as stack:
-            workers: SimpleQueue[PictureWorker] = SimpleQueue()
-            for _ in range(self.makers):
-                worker = PictureWorker(
-                    temp_dir=temp,
-                    timeout_s=self.timeout_s,
-                    memory_mb=self.memory_mb,
-                    file_mb=self.max_source_mb,
-                )
-                workers.put(stack.enter_context(worker))
+        with (
+            temp_space() as temp,
+            picture_workers(
+                self.makers,
+                temp_dir=temp,
+                timeout_s=self.timeout_s,
+                memory_mb=self.memory_mb,
+                file_mb=self.max_source_mb,
+            ) as workers,
+        ):
             yield Workshop(temp, workers, self.max_source_mb * 10**6)
 
     def _source(self, sync: dict[str, Any]) -> BucketSource | FolderSource:
