@@ -329,9 +329,7 @@ def _translated(error: ClientError, what: str) -> ImageflowsError:
     if code in _MISSING:
         return ObjectMissing(f"{what} does not exist")
     if code in CONDITION_CODES:
-        return ObjectChanged(
-            f"{what} changed while it was being read; the next run takes the new one"
-        )
+        return ObjectChanged(f"{what} changed meanwhile; the next run takes the new one")
     if code in _DENIED:
         return ObjectDenied(f"{what}: access denied: the connection's policy must allow it")
     return ItemFailed(f"{what}: {error}")

@@ -11,7 +11,7 @@ import hashlib
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
@@ -39,6 +39,7 @@ COPY_BYTES = 5 * 2**30
 """What is larger is copied inside the server in parts of this: CopyObject's limit."""
 
 MAX_PARTS = 10_000
+ALWAYS = datetime.min.replace(tzinfo=timezone.utc)
 NOTHING = '"00000000000000000000000000000000"'
 _HEADERS = (
     "CacheControl",
@@ -64,7 +65,11 @@ class Conditions:
 
 
 def probe(bucket: Bucket, key: str) -> Conditions:
-    """Find out what the server honours, with small objects at `key` that are deleted again."""
+    """Find out what the server honours, with small objects at `key` that are deleted again.
+
+    What an earlier probe at the same key left when it was killed is removed as well.
+    """
+    abort_uploads(bucket, key)
     client, name, copy = bucket.client, bucket.name, f"{key}-copy"
     source: Any = {"Bucket": name, "Key": key}
     here: Any = {"Bucket": name, "Key": key}
@@ -118,6 +123,17 @@ def _upload_small(client: S3Client, where: Any, when: Any) -> None:
     finally:
         if not done:
             client.abort_multipart_upload(**upload)
+
+
+def abort_uploads(bucket: Bucket, key: str, since: datetime = ALWAYS) -> None:
+    """End every upload in parts of exactly this key that was begun after `since`."""
+    client, name = bucket.client, bucket.name
+    with reaching(bucket.url(key)), suppress(client.exceptions.NoSuchUpload):  # rclone's for none
+        pages = client.get_paginator("list_multipart_uploads").paginate(Bucket=name, Prefix=key)
+        for upload in [found for page in pages for found in page.get("Uploads", ())]:
+            if upload["Key"] == key and upload["Initiated"] >= since:
+                with suppress(client.exceptions.NoSuchUpload):
+                    client.abort_multipart_upload(Bucket=name, Key=key, UploadId=upload["UploadId"])
 
 
 @dataclass(frozen=True)
@@ -237,18 +253,6 @@ class Target:
             self.require(key, expected)
         with reaching(self.bucket.url(key)):
             self.bucket.client.delete_object(**self._where(key), **when)
-
-    def abort_uploads(self, key: str, since: datetime) -> None:
-        """End every upload in parts of exactly this key that was begun after `since`."""
-        client, name = self.bucket.client, self.bucket.name
-        with reaching(self.bucket.url(key)):
-            pages = client.get_paginator("list_multipart_uploads").paginate(Bucket=name, Prefix=key)
-            for upload in [found for page in pages for found in page.get("Uploads", ())]:
-                if upload["Key"] == key and upload["Initiated"] >= since:
-                    with suppress(client.exceptions.NoSuchUpload):
-                        client.abort_multipart_upload(
-                            Bucket=name, Key=key, UploadId=upload["UploadId"]
-                        )
 
     def _when(self, honoured: bool, key: str, expected: str | None) -> dict[str, Any]:
         """The condition to send, or none where looking beforehand has to do."""

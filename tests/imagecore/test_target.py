@@ -12,7 +12,7 @@ from devstack.samples import client
 from imagecore.content import FileContent, look
 from imagecore.errors import InfrastructureError, ItemFailed
 from imagecore.s3 import Bucket, ObjectChanged, ObjectDamaged, ObjectMissing
-from imagecore.target import Conditions, Target, headers_of, probe
+from imagecore.target import Conditions, Target, abort_uploads, headers_of, probe
 from imagecore.uploadlog import UploadLog
 from tests.faults import (
     FaultProxy,
@@ -416,11 +416,14 @@ def test_uploads_that_were_left_open_are_ended_and_no_others(rclone):
     """Not shown with moto, which says that every upload was begun in 2010."""
     for key in ("a", "a", "ab", "b/a"):
         begin(rclone, key)
-    target = target_of(rclone)
-    target.abort_uploads("a", datetime.now(timezone.utc) + timedelta(seconds=5))
+    abort_uploads(rclone, "a", datetime.now(timezone.utc) + timedelta(seconds=5))
     assert len(uploads(rclone)) == 4
-    target.abort_uploads("a", datetime.now(timezone.utc) - timedelta(minutes=1))
+    abort_uploads(rclone, "a", datetime.now(timezone.utc) - timedelta(minutes=1))
     assert sorted(uploads(rclone)) == ["ab", "b/a"]
+
+
+def test_there_may_have_been_no_upload_at_all(bucket):
+    abort_uploads(bucket, "a")
 
 
 def test_an_upload_is_on_record_from_before_it_begins_until_it_ended(bucket, through, work_store):

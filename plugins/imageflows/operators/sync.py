@@ -9,7 +9,6 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any
-from uuid import uuid4
 
 from airflow.sdk import BaseOperator, TriggerRule
 
@@ -64,8 +63,8 @@ class SyncPlanOperator(PlanOperator):
 
         if self.sync["trash"] is None:  # nowhere to try, so nothing is relied on
             return asdict(Conditions())
-        trash = open_s3(self.sync["trash"])
-        return asdict(probe(trash.bucket, trash.key(f"probe-{uuid4().hex}")))
+        trash, run = open_s3(self.sync["trash"]), self.folder.rpartition("/")[0]
+        return asdict(probe(trash.bucket, trash.key(f"{run}/probe")))
 
 
 class S3DiffOperator(SyncPlanOperator):
@@ -344,13 +343,13 @@ class S3ApplyOperator(ImageBatchOperator):
 
     def _target(self, where: Where, role: str, conditions: Conditions, acl: str | None) -> Target:
         """A bucket to write to, in which earlier tries of this batch have left nothing open."""
-        from imagecore.target import Target
+        from imagecore.target import Target, abort_uploads
         from imagecore.uploadlog import UploadLog
 
         log = UploadLog(work_store(), f"{self.folder}/uploads/{self.batch['batch_id']}/{role}")
         bucket = open_s3(where, self.threads).bucket
         target = Target(bucket, conditions, acl=acl, begun=log.begun, ended=log.ended)
         for key, since in log.left():
-            target.abort_uploads(key, since)
+            abort_uploads(bucket, key, since)
             log.ended(key)
         return target
