@@ -1,15 +1,12 @@
 """Whole runs of the project's DAGs: the real task runner, on moto's S3."""
 
 import json
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from unittest.mock import patch
 
 import pytest
-from airflow.dag_processing.bundles.manager import DagBundlesManager
 from airflow.models.dagbundle import DagBundleModel
 from airflow.models.serialized_dag import SerializedDagModel
 from airflow.sdk import DAG
@@ -19,7 +16,8 @@ from airflow.utils.db import initdb
 from airflow.utils.session import create_session
 
 from docs.generate import load_dags
-from imagecore.workstore import run_folder
+from tests.integration.dag_runs import connection, run_dag
+from tests.integration.sync_runs import Syncs, make_syncs, three_of
 
 
 @pytest.fixture(scope="session")
@@ -41,41 +39,6 @@ def dags() -> dict[str, DAG]:
 def defaults(dags: dict[str, DAG]) -> dict[str, dict[str, Any]]:
     """The parameters' defaults of each DAG."""
     return {dag_id: dag.params.dump() for dag_id, dag in dags.items()}
-
-
-@dataclass
-class Ran:
-    """A run that ended: its state, its folder in the work store, and the outcome of each key."""
-
-    state: str
-    run_id: str
-    folder: Path
-    outcomes: dict[str, dict[str, Any]]
-
-
-def run_dag(dag: DAG, work: Path, conf: dict[str, Any], **options: Any) -> Ran:
-    """Run a DAG, with all of its parameters: DAG.test leaves a run's behind for the next one.
-
-    Without what DAG.test spends most of its time on: parsing all DAGs again, and waiting.
-    """
-    with (
-        patch.object(DagBundlesManager, "get_all_dag_bundles", return_value=[]),  # parsed anew
-        patch("time.sleep", lambda seconds, sleep=time.sleep: sleep(min(seconds, 0.01))),
-    ):
-        run = dag.test(run_conf=conf, **options)
-    folder = work / run_folder(dag.dag_id, run.run_id)
-    try:
-        lines = (folder / "outcomes.jsonl").read_text().splitlines()
-    except FileNotFoundError:
-        lines = []
-    outcomes = {(outcome := json.loads(line))["key"]: outcome for line in lines}
-    return Ran(str(run.state), run.run_id, folder, outcomes)
-
-
-def connection(endpoint: str) -> str:
-    """An Airflow connection to an S3 server, as its environment variable holds it."""
-    extra = {"endpoint_url": endpoint, "region_name": "us-east-1"}
-    return json.dumps({"conn_type": "aws", "login": "test", "password": "test", "extra": extra})
 
 
 @dataclass
@@ -156,20 +119,30 @@ def new_syncs(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capfd: pytest.CaptureFixture[str],
-) -> Callable[[str], Any]:
+) -> Callable[[str], Syncs]:
     """Makes runs of the syncs, on the server of an endpoint."""
-    from tests.integration.sync_runs import make_syncs
-
     return lambda endpoint: make_syncs(endpoint, dags, defaults, tmp_path, monkeypatch, capfd)
 
 
 @pytest.fixture
-def syncs(new_syncs: Callable[[str], Any], s3_endpoint: str) -> Any:
+def syncs(new_syncs: Callable[[str], Syncs], s3_endpoint: str) -> Syncs:
     """Runs of the syncs, on moto."""
     return new_syncs(s3_endpoint)
 
 
-@pytest.fixture(params=["s3_endpoint", "rclone_endpoint"])
-def any_syncs(new_syncs: Callable[[str], Any], request: pytest.FixtureRequest) -> Any:
+@pytest.fixture(params=["s3_endpoint", "rclone_endpoint"], ids=["moto", "rclone"])
+def any_syncs(new_syncs: Callable[[str], Syncs], request: pytest.FixtureRequest) -> Syncs:
     """Runs of the syncs, on either server."""
     return new_syncs(request.getfixturevalue(request.param))
+
+
+@pytest.fixture
+def three(syncs: Syncs) -> Syncs:
+    """One picture that is new, one that is modified, one that is to go; and one that is as is."""
+    return three_of(syncs)
+
+
+@pytest.fixture
+def any_three(any_syncs: Syncs) -> Syncs:
+    """The same, on either server."""
+    return three_of(any_syncs)

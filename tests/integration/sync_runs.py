@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,11 +16,17 @@ from airflow.sdk import DAG
 from devstack.samples import client
 from imagecore.s3 import Bucket
 from imageflows.hooks import s3
-from tests.integration.conftest import Ran, connection, run_dag
+from tests.faults import FaultProxy
+from tests.integration.dag_runs import Ran, connection, run_dag
 from tests.objects import Kept, impatient, new_bucket_of, put, snapshot
 
 OPEN = {"max_delete": 1_000_000, "max_delete_ratio": 1.0}
 """Limits that refuse nothing."""
+
+REMOVE = {"mode": "sync", "delete": True, **OPEN}
+"""All that a sync may do."""
+
+DRESSED = {"ContentType": "image/gif", "CacheControl": "max-age=9", "Metadata": {"by": "Bob"}}
 
 
 @dataclass
@@ -69,6 +77,7 @@ class Run:
 class Syncs:
     """Two buckets, a folder and a trash, and runs between them."""
 
+    endpoint: str
     source: Bucket
     destination: Bucket
     trash: Bucket
@@ -108,6 +117,14 @@ class Syncs:
     def connect(self, endpoint: str, conn_id: str = "imageflows_s3") -> None:
         """Have a connection lead there."""
         self.monkeypatch.setenv(f"AIRFLOW_CONN_{conn_id.upper()}", connection(endpoint))
+
+    @contextmanager
+    def faults(self) -> Iterator[FaultProxy]:
+        """What can go wrong between the runs and the server; `source` and so on do not meet it."""
+        with FaultProxy(self.endpoint) as proxy:
+            self.connect(proxy.url)
+            yield proxy
+        self.connect(self.endpoint)
 
     def file(self, name: str, data: bytes = b"\xff\xd8\xff a picture") -> Path:
         """Write a file below the folder that is uploaded."""
@@ -153,6 +170,7 @@ def make_syncs(
     monkeypatch.setattr(plan, "local_root", str(folder))
     monkeypatch.setenv("AIRFLOW__IMAGEFLOWS__WORK_STORE", f"file://{tmp_path}/work")
     syncs = Syncs(
+        endpoint,
         new_bucket_of(own, "source"),
         new_bucket_of(own, "destination"),
         new_bucket_of(own, "trash"),
@@ -174,4 +192,13 @@ def make_syncs(
         return made[what]
 
     monkeypatch.setattr(s3, "s3_client", client_once)
+    return syncs
+
+
+def three_of(syncs: Syncs) -> Syncs:
+    """One picture that is new, one that is modified, one that is to go; and one that is as is."""
+    syncs.fill(syncs.destination, "changed.jpg", "gone.jpg", data=b"was", **DRESSED)
+    syncs.fill(syncs.destination, "same.jpg")
+    syncs.fill(syncs.source, "changed.jpg", "new.jpg", "same.jpg", **DRESSED)
+    syncs.always = {"compare": "size", "max_delete_ratio": 1.0}
     return syncs

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +12,7 @@ from airflow.sdk import Param
 from imagecore.errors import PlanRefused
 from imagecore.workstore import run_folder
 from imageflows.operators.sync import SyncPlanOperator
-from imageflows.sides import Where
+from imageflows.sides import Where, open_s3
 from imageflows.work import read_items, read_plan, work_store
 
 if TYPE_CHECKING:
@@ -19,8 +20,12 @@ if TYPE_CHECKING:
 
     from imagecore.manifest import Item
     from imagecore.outcome import Outcome
+    from imagecore.s3 import Bucket
     from imagecore.undo import Touched
     from imageflows.operators.plan import Remark
+
+LOOKS = 16
+"""How many objects a plan looks at at once."""
 
 SYNCS = ("store_bucket_sync", "store_photo_upload", "sync_undo")
 
@@ -66,6 +71,9 @@ class UndoPlanOperator(SyncPlanOperator):
         for key in lost(keys):
             remark(key, "what it was before was not kept: the run had no trash")
         self._keys = _selected(keys, params)
+        for key in _back_already(self._keys, open_s3(self.sync["destination"]).bucket):
+            remark(key, "it is there again already")
+            del self._keys[key]
         return restores(self._keys)
 
     def removals(self) -> Iterable[Item]:
@@ -130,6 +138,25 @@ def _outcomes(plans: list[dict[str, Any]], remark: Remark) -> Iterator[Outcome]:
                 if item["key"] not in recorded:
                     remark(item["key"], "it has no receipt: what became of it is not known")
             yield from recorded.values()
+
+
+def _back_already(keys: dict[str, Touched], bucket: Bucket) -> list[str]:
+    """Keys whose object the run removed, and which is there again as it was.
+
+    Brought back once more it would be receipted as new, and undoing that would remove it.
+    """
+    removed = {
+        key: {touched.before["etag"], touched.before["kept"]}
+        for key, touched in keys.items()
+        if touched.left is None and touched.before and touched.before["trash"]
+    }
+    with ThreadPoolExecutor(LOOKS) as pool:
+        found = pool.map(bucket.find, removed)
+        return [
+            key
+            for (key, etags), there in zip(removed.items(), found, strict=True)
+            if there is not None and there.etag in etags
+        ]
 
 
 def _selected(keys: dict[str, Touched], params: dict[str, Any]) -> dict[str, Touched]:
