@@ -27,6 +27,7 @@ NAMES = (
     "sync-listing",
     "sync-copy",
     "sync-diff",
+    "redis-scan",
 )
 
 

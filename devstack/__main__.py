@@ -13,6 +13,7 @@ from types import FrameType
 from devstack.demo import demo
 from devstack.environment import embedded_only
 from devstack.errors import DevstackError
+from devstack.ez import seed_ez
 from devstack.layout import Layout, State
 from devstack.runs import keep, kept_folder, parse_conf, run_dag
 from devstack.samples import seed
@@ -39,7 +40,7 @@ def main() -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m devstack", description=__doc__)
     commands = parser.add_subparsers(required=True)
-    commands.add_parser("up", help="start S3, SQS and Airflow").set_defaults(do=_up)
+    commands.add_parser("up", help="start S3, SQS, Redis, Riak and Airflow").set_defaults(do=_up)
     commands.add_parser("down", help="stop them, leave nothing").set_defaults(do=_down)
     run = commands.add_parser("run", help="run a DAG to its end; exit code 0 if it succeeds")
     run.add_argument("dag", help="the DAG's id")
@@ -50,7 +51,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _up(layout: Layout, arguments: argparse.Namespace) -> int:
-    print("Starting S3, SQS and Airflow …", flush=True)
+    print("Starting S3, SQS, Redis, Riak and Airflow …", flush=True)
     state, started = up(layout, os.environ)
     if started:
         seed_all(layout, state)
@@ -92,12 +93,14 @@ def seed_all(layout: Layout, state: State) -> None:
     if state.embedded_s3:
         seed(state.url("moto"))
         seed_stores(state.url("moto"), layout.upload)
+    if state.embedded_ez:
+        seed_ez(state.ports["redis"], state.url("riak"), layout.assets)
 
 
 @contextmanager
 def _stack(layout: Layout, environ: dict[str, str]) -> Iterator[tuple[State, bool]]:
     """The running stack; one that had to be started goes again at the end."""
-    print("Starting S3, SQS and Airflow …", flush=True)
+    print("Starting S3, SQS, Redis, Riak and Airflow …", flush=True)
     state, started = up(layout, environ, stays=False)
     try:
         yield state, started
@@ -120,6 +123,8 @@ def _say_where(layout: Layout, state: State, started: bool) -> None:
         "             without a password, reachable only from this machine (127.0.0.1)\n"
         f"  S3, SQS    http://127.0.0.1:{moto} (any key and secret)"
         f"{'' if state.embedded_s3 else ', not used: your connection is'}\n"
+        f"  Redis      127.0.0.1:{state.ports['redis']}\n"
+        f"  Riak       {state.url('riak')} (not a real one: see docs/RIAK.md)\n"
         f"  schedules  {schedules}\n"
         f"  logs       {layout.logs}\n"
         f"  work       {state.work_store}\n"

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from devstack.demo_runs import DemoRuns
 from devstack.layout import Layout, State
-from devstack.results import outcomes_of, save_bucket
-from devstack.runs import Run, keep, run_dag
+from devstack.results import save_bucket
 from devstack.samples import client, jpeg_of
 from devstack.stores import (
     BUCKETS,
@@ -23,54 +22,8 @@ from devstack.stores import (
     fill,
 )
 
-RUN_SECONDS = 120
 LADDER = {"mapping": "width_folders", "transform": "photo_ladder"}
 REMOVING = {**LADDER, "mode": "sync", "delete": True}
-
-
-@dataclass(frozen=True)
-class Row:
-    """A run of the demo, what became of it, and what had to."""
-
-    what: str
-    state: str
-    counts: Mapping[str, int]
-    expected_state: str
-    expected: Mapping[str, int]
-
-    @property
-    def right(self) -> bool:
-        """Whether it is as expected."""
-        return self.state == self.expected_state and self.counts == self.expected
-
-
-class _Demo:
-    """The demo's runs, one after the other."""
-
-    def __init__(self, layout: Layout, state: State, target: Path) -> None:
-        self._layout = layout
-        self._state = state
-        self._target = target
-        self.rows: list[Row] = []
-
-    def run(
-        self, what: str, dag_id: str, conf: dict[str, Any], state: str = "success", **expected: int
-    ) -> Run:
-        """Run a DAG and note what came of it."""
-        print(f"\n{what}", flush=True)
-        run = run_dag(self._layout, self._state, dag_id, conf, RUN_SECONDS)
-        folder = keep(self._layout, run, self._target / f"{len(self.rows) + 1}-{dag_id}")
-        counts: dict[str, int] = {}
-        if expected:
-            for outcome in outcomes_of(run, folder).values():
-                counts[outcome["state"]] = counts.get(outcome["state"], 0) + 1
-        self.rows.append(Row(what, run.state, counts, state, expected))
-        return run
-
-    def rejected(self) -> set[str]:
-        """The keys in error.txt of the last run."""
-        file = max(self._target.glob("*/error.txt"), key=lambda path: path.stat().st_mtime_ns)
-        return {line.partition("\t")[0] for line in file.read_text().splitlines()}
 
 
 def stores(layout: Layout, state: State, target: Path) -> bool:
@@ -84,9 +37,9 @@ def stores(layout: Layout, state: State, target: Path) -> bool:
     _empty(s3)
     shutil.rmtree(layout.upload, ignore_errors=True)
     fill(layout.upload)
-    demo = _Demo(layout, state, target)
+    demo = DemoRuns(layout, state, target)
     demo.run("Stores: a drive is uploaded.", "store_photo_upload", {}, done=len(UPLOADED))
-    rejected = demo.rejected()
+    rejected = {line.partition("\t")[0] for line in demo.lines("error.txt")}
     demo.run(
         "Into the shop's bucket: every picture in its widths, with a watermark.",
         "store_bucket_sync",
@@ -122,8 +75,7 @@ def stores(layout: Layout, state: State, target: Path) -> bool:
         "changed by the allowed one": changed,
         "the same again after undoing, object for object": after,
     }
-    print(_table(demo.rows, facts), flush=True)
-    return all(row.right for row in demo.rows) and all(facts.values())
+    return demo.tell(facts)
 
 
 def _differing(s3: Any, before: Mapping[str, Any]) -> int:
@@ -147,13 +99,3 @@ def _snapshot(s3: Any, bucket: str) -> dict[str, tuple[Any, ...]]:
             head = s3.head_object(Bucket=bucket, Key=entry["Key"])
             found[entry["Key"]] = (head["ETag"], head["ContentType"], head["Metadata"])
     return found
-
-
-def _table(rows: list[Row], facts: Mapping[str, bool]) -> str:
-    lines = [""]
-    for row in rows:
-        counts = ", ".join(f"{count} {state}" for state, count in sorted(row.counts.items()))
-        wrong = "" if row.right else f"   NOT AS EXPECTED: {row.expected_state} {row.expected}"
-        lines.append(f"{row.state:<8} {counts or '-':<28} {row.what}{wrong}")
-    lines += [f"{'yes' if true else 'NO':<8} {what}" for what, true in facts.items()]
-    return "\n".join(lines)

@@ -10,14 +10,18 @@ from collections.abc import Mapping
 from hashlib import sha256
 from pathlib import Path
 from shlex import quote
+from types import MappingProxyType
 
+from devstack.ez import COPIED_TO
 from devstack.layout import Layout, truth
 from devstack.processes import HOST
 
 S3_CONNECTION = "AIRFLOW_CONN_IMAGEFLOWS_S3"
+REDIS_CONNECTION = "AIRFLOW_CONN_IMAGEFLOWS_REDIS"
+RIAK_CONNECTION = "AIRFLOW_CONN_IMAGEFLOWS_RIAK"
 SCHEDULES = "AIRFLOW__SCHEDULER__USE_JOB_SCHEDULE"
 SETTINGS = ("AIRFLOW__", "AIRFLOW_CONN_", "AIRFLOW_VAR_", "AWS_")
-OURS = ("AIRFLOW__IMAGEFLOWS__", S3_CONNECTION, SCHEDULES)
+OURS = ("AIRFLOW__IMAGEFLOWS__", "AIRFLOW_CONN_IMAGEFLOWS_", SCHEDULES)
 
 
 def embedded_only(environ: Mapping[str, str]) -> dict[str, str]:
@@ -53,7 +57,14 @@ def environment(
         "AIRFLOW__WORKERS__MIN_HEARTBEAT_INTERVAL": "1",
         "AIRFLOW__IMAGEFLOWS__WORK_STORE": layout.work.as_uri(),
         "AIRFLOW__IMAGEFLOWS__UPLOAD_ROOT": str(layout.upload),
+        "AIRFLOW__IMAGEFLOWS__ASSETS_ROOT": str(layout.assets),
+        # The form of a connection has a button "Test", and nobody but this machine may press it.
+        "AIRFLOW__CORE__TEST_CONNECTION": "Enabled",
         S3_CONNECTION: _s3_connection(f"http://{HOST}:{ports['moto']}"),
+        REDIS_CONNECTION: _connection("redis", ports["redis"]),
+        f"{REDIS_CONNECTION}_SOURCE": _connection("redis", ports["redis"]),
+        f"{REDIS_CONNECTION}_DESTINATION": _connection("redis", ports["redis"], {"db": COPIED_TO}),
+        RIAK_CONNECTION: _connection("riak", ports["riak"]),
     }
     matching = {
         "AIRFLOW_HOME": str(layout.airflow),
@@ -63,7 +74,11 @@ def environment(
         "AIRFLOW__LOGGING__BASE_LOG_FOLDER": str(layout.logs / "tasks"),
         **_address(ports["airflow"]),
         "PATH": _joined(os.pathsep, str(Path(sys.executable).parent), environ.get("PATH")),
-        "PYTHONPATH": _joined(os.pathsep, str(layout.root / "include"), environ.get("PYTHONPATH")),
+        "PYTHONPATH": _joined(
+            os.pathsep,
+            os.pathsep.join(str(layout.root / name) for name in ("include", "plugins")),
+            environ.get("PYTHONPATH"),
+        ),
         **{name: _joined(",", HOST, environ.get(name)) for name in ("NO_PROXY", "no_proxy")},
     }
     return {**{name: defaults[name] for name in defaults.keys() - environ.keys()}, **matching}
@@ -98,6 +113,10 @@ def _s3_connection(endpoint: str) -> str:
             "extra": {"endpoint_url": endpoint, "region_name": "us-east-1"},
         }
     )
+
+
+def _connection(kind: str, port: int, extra: Mapping[str, object] = MappingProxyType({})) -> str:
+    return json.dumps({"conn_type": kind, "host": HOST, "port": port, "extra": dict(extra)})
 
 
 def _joined(separator: str, first: str, rest: str | None) -> str:

@@ -40,6 +40,21 @@ class Layout:
         return self.state / "upload"
 
     @property
+    def assets(self) -> Path:
+        """The dumped assets of `ez_image_sync`, unless the environment names others."""
+        return self.state / "assets"
+
+    @property
+    def redis(self) -> Path:
+        """What the embedded Redis keeps."""
+        return self.state / "redis"
+
+    @property
+    def riak(self) -> Path:
+        """What the embedded Riak keeps."""
+        return self.state / "riak"
+
+    @property
     def logs(self) -> Path:
         """One file a service, and the logs of tasks in `tasks/`."""
         return self.state / "logs"
@@ -66,6 +81,7 @@ class State:
 
     ports: dict[str, int]
     embedded_s3: bool
+    embedded_ez: bool
     schedules: bool
     work_store: str
     settings: dict[str, str]

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 
 import httpx
 
+from devstack import redisserver
+from devstack.layout import Layout
 from devstack.processes import HOST
 
 
@@ -17,16 +19,18 @@ class Service:
 
     `port` names the port it listens on (None: it listens on none) and `wanted_port` is the one
     it gets when it is free. `prepare` are commands run to their end before it starts. It is ready
-    when `path`, asked over HTTP, gives an answer that `ready` accepts.
+    when `path`, asked over HTTP, gives an answer that `ready` accepts; or, where it does not speak
+    HTTP, when `answers` says of its port that it does.
     """
 
     name: str
-    command: Callable[[Mapping[str, int]], list[str]]
+    command: Callable[[Mapping[str, int], Layout], list[str]]
     port: str | None = None
     wanted_port: int = 0
     prepare: tuple[tuple[str, ...], ...] = ()
     path: str = ""
     ready: Callable[[httpx.Response], bool] = lambda answer: answer.is_success
+    answers: Callable[[int], bool] | None = None
 
 
 def _python(*arguments: str) -> list[str]:
@@ -42,10 +46,28 @@ def _all_components_healthy(answer: httpx.Response) -> bool:
 
 MOTO = Service(
     name="moto",
-    command=lambda ports: _python("moto.server", "-H", HOST, "-p", str(ports["moto"])),
+    command=lambda ports, _: _python("moto.server", "-H", HOST, "-p", str(ports["moto"])),
     port="moto",
     wanted_port=5555,
     path="/moto-api/",
+)
+
+REDIS = Service(
+    name="redis",
+    command=lambda ports, layout: redisserver.command(ports["redis"], layout.redis),
+    port="redis",
+    wanted_port=redisserver.WANTED_PORT,
+    answers=redisserver.answers,
+)
+
+RIAK = Service(
+    name="riak",
+    command=lambda ports, layout: _python(
+        "devstack.riakserver", "--port", str(ports["riak"]), "--folder", str(layout.riak)
+    ),
+    port="riak",
+    wanted_port=8098,
+    path="/ping",
 )
 
 # Not `airflow standalone`: its log servers listen on every address of the machine, and only the
@@ -53,7 +75,7 @@ MOTO = Service(
 AIRFLOW = (
     Service(
         name="airflow-api",
-        command=lambda ports: _python("airflow", "api-server"),
+        command=lambda ports, _: _python("airflow", "api-server"),
         port="airflow",
         wanted_port=8080,
         prepare=(
@@ -63,9 +85,9 @@ AIRFLOW = (
         path="/api/v2/monitor/health",
         ready=_all_components_healthy,
     ),
-    Service("airflow-scheduler", lambda ports: _python("airflow", "scheduler", "-s")),
-    Service("airflow-dag-processor", lambda ports: _python("airflow", "dag-processor")),
-    Service("airflow-triggerer", lambda ports: _python("airflow", "triggerer", "-s")),
+    Service("airflow-scheduler", lambda ports, _: _python("airflow", "scheduler", "-s")),
+    Service("airflow-dag-processor", lambda ports, _: _python("airflow", "dag-processor")),
+    Service("airflow-triggerer", lambda ports, _: _python("airflow", "triggerer", "-s")),
 )
 
-SERVICES = (MOTO, *AIRFLOW)
+SERVICES = (MOTO, REDIS, RIAK, *AIRFLOW)

@@ -13,7 +13,15 @@ from time import monotonic, sleep
 
 import httpx
 
-from devstack.environment import S3_CONNECTION, SCHEDULES, environment, exports, settings
+from devstack.environment import (
+    REDIS_CONNECTION,
+    RIAK_CONNECTION,
+    S3_CONNECTION,
+    SCHEDULES,
+    environment,
+    exports,
+    settings,
+)
 from devstack.errors import DevstackError, PortTaken, UsageError
 from devstack.layout import Layout, State, load_state, locked, truth
 from devstack.processes import Process, free_port, in_use, is_alive, listens, start, stop, tail
@@ -126,13 +134,15 @@ def _start_all(
     for service in services:
         if service.port:
             ports[service.port] = free_port(service.wanted_port, ports.values())
-    for folder in (layout.airflow, layout.work, layout.upload, layout.logs):
+    kept = (layout.work, layout.upload, layout.assets, layout.redis, layout.riak)
+    for folder in (layout.airflow, *kept, layout.logs):
         folder.mkdir(parents=True, exist_ok=True)
-    ours = environment(layout, {"moto": 0, "airflow": 0, **ports}, environ)
+    ours = environment(layout, {"moto": 0, "redis": 0, "riak": 0, "airflow": 0, **ports}, environ)
     child_environ = {**environ, **ours}
     state = State(
         ports=ports,
         embedded_s3=S3_CONNECTION not in environ,
+        embedded_ez=not {REDIS_CONNECTION, RIAK_CONNECTION} & environ.keys(),
         schedules=truth(environ, SCHEDULES, default=False),
         settings=settings(environ),
         work_store=child_environ["AIRFLOW__IMAGEFLOWS__WORK_STORE"],
@@ -172,7 +182,9 @@ def _start(layout: Layout, state: State, service: Service, environ: Mapping[str,
             )
         if done.returncode:
             raise failure(f"`{' '.join(arguments)}` failed", log)
-    state.services[service.name] = start(service.command(state.ports), environ, layout.root, log)
+    state.services[service.name] = start(
+        service.command(state.ports, layout), environ, layout.root, log
+    )
     state.save(layout)
 
 
@@ -205,6 +217,8 @@ def _check_port(state: State, service: Service) -> None:
 def _answers(state: State, service: Service) -> bool:
     if not listens(state.services[service.name], state.ports[service.port or ""]):
         return False
+    if service.answers is not None:
+        return service.answers(state.ports[service.port or ""])
     url = state.url(service.port or "") + service.path
     try:
         return service.ready(httpx.get(url, timeout=5, trust_env=False))

@@ -1,7 +1,12 @@
 """What holds for the project as a whole."""
 
+import base64
+import hashlib
+import importlib
+import re
 import subprocess
 import sys
+from importlib.metadata import distribution
 from pathlib import Path
 
 import pytest
@@ -45,3 +50,16 @@ def test_the_core_may_not_import_airflow(module):
         text=True,
     )
     assert "banned-api" in done.stdout
+
+
+def test_requirements_have_no_riak_and_leave_protobuf_whole():
+    """PyPI's `riak` brings `python3-protobuf`, which writes over files of `google.protobuf`."""
+    lock = (ROOT / "uv.lock").read_text()
+    assert 'name = "protobuf"\n' in lock
+    assert not re.search('name = "(riak|python3-protobuf)"\n', lock)
+    importlib.import_module("google.protobuf.descriptor_pb2")
+    files = [file for file in distribution("protobuf").files or () if file.hash]
+    assert files
+    for file in files:
+        digest = hashlib.new(file.hash.mode, file.locate().read_bytes()).digest()
+        assert base64.urlsafe_b64encode(digest).rstrip(b"=").decode() == file.hash.value, file

@@ -20,6 +20,7 @@ from typing import Any, NoReturn
 
 from imagecore import errors
 from imagecore.errors import ImageflowsError, ItemFailed, UnreadableImage
+from imagecore.examine import Examined
 from imagecore.ladder import LadderImage, LadderInfo
 from imagecore.layout import VerificationFailed
 from imagecore.parts import remove_parts
@@ -124,6 +125,19 @@ class PictureWorker:
         images = tuple(LadderImage(**each) for each in info["images"])
         lists = {"widths": tuple(info["widths"]), "notes": tuple(info["notes"])}
         return LadderInfo(**{**info, **lists, "images": images})
+
+    def examine(self, source: Path, saved: Path | None = None) -> Examined:
+        """As `examine.examine`, in the child; `saved` in the folder of `source`.
+
+        Raises:
+            UnreadableImage: also when the decoder crashed.
+            ItemFailed: also when time or memory ran out.
+        """
+        request = {
+            "source": os.path.abspath(source),
+            "saved": saved and os.path.abspath(saved),
+        }
+        return Examined(**self._ask("examine", request, source.parent))
 
     def _ask(self, make: str, request: dict[str, Any], folder: Path) -> dict[str, Any]:
         """Have the child make something in `folder`; returns its description."""

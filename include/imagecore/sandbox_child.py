@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 if TYPE_CHECKING:
+    from imagecore.examine import Examined
     from imagecore.ladder import LadderInfo
     from imagecore.pyramid import PyramidInfo
 
@@ -116,9 +117,18 @@ def _ladder(request: dict[str, Any]) -> LadderInfo:
     return make_ladder(source, folder, request["kind"], request["name"])
 
 
-_MAKERS: dict[str, Callable[[dict[str, Any]], PyramidInfo | LadderInfo]] = {
+def _examine(request: dict[str, Any]) -> Examined:
+    from imagecore.examine import LOADERS, examine
+    from imagecore.picture import allow_only
+
+    allow_only(LOADERS)
+    return examine(Path(request["source"]), request["saved"] and Path(request["saved"]))
+
+
+_MAKERS: dict[str, Callable[[dict[str, Any]], PyramidInfo | LadderInfo | Examined]] = {
     "pyramid": _pyramid,
     "ladder": _ladder,
+    "examine": _examine,
 }
 
 

@@ -168,7 +168,7 @@ def test_a_service_that_cannot_start_shows_its_log_and_takes_the_others_down(
     layout: Layout,
 ) -> None:
     code = "import sys; sys.exit('no such licence')"
-    broken = Service("broken", lambda ports: [sys.executable, "-c", code])
+    broken = Service("broken", lambda ports, _: [sys.executable, "-c", code])
     with pytest.raises(DevstackError, match=r"broken ended while starting(.|\n)*no such licence"):
         up(layout, ENVIRON, [MOTO, broken])
     assert load_state(layout) is None

@@ -17,6 +17,8 @@ from imageflows.work import folder_of_run, read_plan, work_store
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
+    from imagecore.workstore import WorkStore
+
 
 SELECTING = {"manifest_uri", "prefix", "limit", "approved_plan"}
 """Parameters that say which items a run takes."""
@@ -71,7 +73,11 @@ class ReportOperator(BaseOperator):
         task_instance.xcom_push(key="report", value={"report": uri, **document["counts"]})
         self.log.info("Report: %s\n%s", uri, summary(plan, report))
         if plan["mode"] != "dryrun":
+            self.write_lists(store, run)
             self._judge(report, plan, context["params"], again)
+
+    def write_lists(self, store: WorkStore, run: str) -> None:
+        """For subclasses: further files of the run, from its outcomes.jsonl."""
 
     def _judge(
         self, report: Report, plan: dict[str, Any], params: dict[str, Any], again: list[str]
