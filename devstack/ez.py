@@ -52,7 +52,7 @@ EXPECTED = {
 }
 """PORTRAIT is the key of two files: their paths have one Adler-32."""
 
-FINDINGS = {"foreign_prefix": 1, "not_json": 1}
+FINDINGS = {"foreign": 1, "not_json": 1}
 
 
 def _pages() -> dict[str, str]:
