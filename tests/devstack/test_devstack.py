@@ -15,7 +15,7 @@ import psutil
 import pytest
 
 from devstack.__main__ import seed_all
-from devstack.environment import S3_CONNECTION, embedded_only, environment
+from devstack.environment import REDIS_CONNECTION, S3_CONNECTION, embedded_only, environment
 from devstack.errors import DevstackError, UsageError
 from devstack.layout import Layout, State, load_state
 from devstack.processes import HOST, Process, free_port, is_alive, start, stop
@@ -242,9 +242,9 @@ def test_the_stores_drive_is_filled_and_a_part_of_it_uploaded(layout: Layout) ->
 
 
 def test_nothing_is_seeded_where_it_could_get_into_own_buckets(layout: Layout) -> None:
-    state = start_s3(layout, **{S3_CONNECTION: "aws://"})
+    state = start_s3(layout, **{S3_CONNECTION: "aws://", REDIS_CONNECTION: "redis://"})
     seed_all(layout, state)
-    assert list(layout.upload.iterdir()) == []
+    assert [*layout.upload.iterdir(), *layout.assets.iterdir()] == []
     assert client(state.url("moto")).list_buckets()["Buckets"] == []
 
 
@@ -262,7 +262,7 @@ def test_the_users_settings_win_but_for_those_that_must_match(tmp_path: Path) ->
         "AIRFLOW__API__HOST": "0.0.0.0",
         "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": "postgresql://production/airflow",
     }
-    ours = environment(layout, {"moto": 1, "airflow": 2}, mine)
+    ours = environment(layout, {"moto": 1, "redis": 2, "riak": 3, "airflow": 4}, mine)
     assert S3_CONNECTION not in ours
     assert "AIRFLOW__CORE__PARALLELISM" not in ours
     assert ours["AIRFLOW__API__HOST"] == "127.0.0.1"
