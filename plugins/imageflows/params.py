@@ -105,18 +105,31 @@ def shared_params(
     }
 
 
-def bucket_params(workflow: str, *roles: str) -> dict[str, Param]:
-    """A connection, and a bucket for each role; their defaults are the installation's settings."""
-    where = {
-        "aws_conn_id": Param(
-            setting("aws_conn_id", "imageflows_s3"),
+def conn_param(
+    name: str, title: str, description: str, *, installed: str, default: str
+) -> dict[str, Param]:
+    """The parameter of an Airflow connection; `installed` is the setting of its default."""
+    return {
+        name: Param(
+            setting(installed, default),
             type="string",
             minLength=1,
-            title="Connection",
-            description="The Airflow connection to S3.",
+            title=title,
+            description=description,
             section="Where",
         )
     }
+
+
+def bucket_params(workflow: str, *roles: str) -> dict[str, Param]:
+    """A connection, and a bucket for each role; their defaults are the installation's settings."""
+    where = conn_param(
+        "aws_conn_id",
+        "Connection",
+        "The Airflow connection to S3.",
+        installed="aws_conn_id",
+        default="imageflows_s3",
+    )
     for role in roles:
         where[f"{role}_bucket"] = Param(
             setting(f"{workflow}_{role}_bucket", f"imageflows-{role}"),

@@ -7,30 +7,25 @@ from typing import TYPE_CHECKING, Any
 from airflow.sdk import Param
 
 from imagecore.refrules import KEY_NAMES, MAX_DOCUMENT_BYTES, PATTERNS, PREFIX, RefRules
-from imageflows.params import setting
+from imageflows.params import conn_param
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 WHAT = "What to do"
-WHERE = "Where"
 
 MEGABYTE = 10**6
 
 
 def redis_conn_param(role: str, name: str = "redis_conn_id") -> dict[str, Param]:
     """A connection to a Redis that is, for instance, the `source`."""
-    return {
-        name: Param(
-            setting(name, f"imageflows_{name.removesuffix('_conn_id')}"),
-            type="string",
-            minLength=1,
-            title=f"{role.capitalize()} connection",
-            description=f"The Airflow connection to the {role} Redis. Default: [imageflows] {name} "
-            "in airflow.cfg.",
-            section=WHERE,
-        )
-    }
+    return conn_param(
+        name,
+        f"{role.capitalize()} connection",
+        f"The Airflow connection to the {role} Redis. Default: [imageflows] {name} in airflow.cfg.",
+        installed=name,
+        default=f"imageflows_{name.removesuffix('_conn_id')}",
+    )
 
 
 def document_params() -> dict[str, Param]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from airflow.sdk import Param
 
 from imagecore.errors import PlanRefused
-from imageflows.params import setting
+from imageflows.params import conn_param, setting
 from imageflows.work import left_over, read_items
 
 if TYPE_CHECKING:
@@ -210,18 +210,17 @@ def place_params(workflow: str, **buckets: str) -> dict[str, Param]:
 
 def conn_params(*roles: str) -> dict[str, Param]:
     """A connection for each role."""
-    return {
-        f"{role}_conn_id": Param(
-            setting("aws_conn_id", "imageflows_s3"),
-            type="string",
-            minLength=1,
-            title=f"{role.capitalize()} connection",
-            description=f"The Airflow connection to the {role}."
-            + (" With the source's own the server copies by itself." if len(roles) > 1 else ""),
-            section="Where",
+    more = " With the source's own the server copies by itself." if len(roles) > 1 else ""
+    params: dict[str, Param] = {}
+    for role in roles:
+        params |= conn_param(
+            f"{role}_conn_id",
+            f"{role.capitalize()} connection",
+            f"The Airflow connection to the {role}.{more}",
+            installed="aws_conn_id",
+            default="imageflows_s3",
         )
-        for role in roles
-    }
+    return params
 
 
 def rules_of(context: Context) -> SyncRules:

@@ -6,7 +6,7 @@ import hashlib
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +15,7 @@ from airflow.sdk import BaseOperator, Param
 from imagecore.errors import PlanRefused
 from imageflows.operators.batch import ImageBatchOperator
 from imageflows.operators.report import ReportOperator
-from imageflows.params import setting
+from imageflows.params import conn_param, setting
 from imageflows.work import folder_of_run, work_store
 
 if TYPE_CHECKING:
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 
 INDEX = "assets.sqlite"
 UNPACKED = ".imageflows-unpacked"
-ARCHIVES = (".tbz2", ".tgz", ".txz", ".tzst", ".tar", ".tar.bz2", ".tar.gz", ".tar.xz", ".tar.zst")
 
 
 def assets_root() -> str:
@@ -46,21 +45,19 @@ def riak_sync_params() -> dict[str, Param]:
             "or an archive s3://bucket/key. Empty: all of that folder.",
             section="Where",
         ),
-        "assets_conn_id": Param(
-            setting("assets_conn_id", "imageflows_s3"),
-            type="string",
-            minLength=1,
-            title="Connection of the assets",
-            description="The Airflow connection to S3, for an archive there.",
-            section="Where",
+        **conn_param(
+            "assets_conn_id",
+            "Connection of the assets",
+            "The Airflow connection to S3, for an archive there.",
+            installed="assets_conn_id",
+            default="imageflows_s3",
         ),
-        "riak_conn_id": Param(
-            setting("riak_conn_id", "imageflows_riak"),
-            type="string",
-            minLength=1,
-            title="Riak connection",
-            description="The Airflow connection of type riak.",
-            section="Where",
+        **conn_param(
+            "riak_conn_id",
+            "Riak connection",
+            "The Airflow connection of type riak.",
+            installed="riak_conn_id",
+            default="imageflows_riak",
         ),
         "riak_bucket": Param(
             setting("riak_bucket", "ez"),
@@ -208,10 +205,9 @@ class RiakAdlerSyncOperator(ImageBatchOperator):
         from imagecore.tempspace import temp_space
         from imageflows.hooks.riak_hook import RiakHook
 
-        client = RiakHook(self.riak_conn_id).get_conn()
-        bucket = client.bucket(self.riak_bucket)
-        keeps_siblings = bool(bucket.properties().get("allow_mult"))
-        with temp_space() as temp:
+        with closing(RiakHook(self.riak_conn_id).get_conn()) as client, temp_space() as temp:
+            bucket = client.bucket(self.riak_bucket)
+            keeps_siblings = bool(bucket.properties().get("allow_mult"))
             file = temp / INDEX
             file.write_bytes(work_store().get(self.assets["index"]))
             limits = {"timeout_s": self.timeout_s, "memory_mb": self.memory_mb, "file_mb": None}
@@ -228,7 +224,6 @@ class RiakAdlerSyncOperator(ImageBatchOperator):
                     payload=context["params"]["payload"],
                     keeps_siblings=keeps_siblings,
                 ).process
-        client.close()
 
 
 class RiakReportOperator(ReportOperator):
