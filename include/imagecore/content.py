@@ -13,7 +13,14 @@ from typing import Any, Protocol
 
 from imagecore import shortcut
 from imagecore.errors import ItemFailed
-from imagecore.s3 import Bucket, ObjectChanged, ObjectDamaged, ObjectMissing, reaching
+from imagecore.s3 import (
+    Bucket,
+    ObjectChanged,
+    ObjectDamaged,
+    ObjectMissing,
+    is_hash,
+    reaching,
+)
 from imagecore.text import printable
 
 PIECE_BYTES = 2**20
@@ -164,8 +171,6 @@ def look(bucket: Bucket, key: str) -> ObjectContent:
     with reaching(bucket.url(key)):
         head: Any = bucket.client.head_object(Bucket=bucket.name, Key=key, ChecksumMode="ENABLED")
     version = head["ETag"].strip('"')
-    encrypted = head.get("ServerSideEncryption", "AES256") != "AES256"
-    opaque = encrypted or "SSECustomerAlgorithm" in head
     checksums = {}
     kind = "COMPOSITE" if _PARTS.fullmatch(version) else "FULL_OBJECT"
     if head.get("ChecksumType", kind) == "FULL_OBJECT":
@@ -173,7 +178,9 @@ def look(bucket: Bucket, key: str) -> ObjectContent:
             name: head[f"Checksum{name}"] for name in _CHECKSUMS if f"Checksum{name}" in head
         }
     size = head["ContentLength"]
-    return ObjectContent(bucket, key, size, version, "" if opaque else version, checksums, head)
+    return ObjectContent(
+        bucket, key, size, version, version if is_hash(head) else "", checksums, head
+    )
 
 
 @dataclass(frozen=True)

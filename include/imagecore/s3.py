@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from boto3.exceptions import S3UploadFailedError
 from boto3.s3.transfer import TransferConfig
@@ -138,15 +138,13 @@ class Bucket:
         with reaching(self.url(key)):
             found = self.client.head_object(Bucket=self.name, Key=key)
         etag = found["ETag"].strip('"')
-        encrypted = found.get("ServerSideEncryption", "AES256") != "AES256"
-        opaque = encrypted or "SSECustomerAlgorithm" in found
         return S3Object(
             key,
             etag,
             found["ContentLength"],
             found["LastModified"],
             {name.lower(): value for name, value in found["Metadata"].items()},
-            etag_is_hash=not opaque,
+            etag_is_hash=is_hash(found),
         )
 
     def find(self, key: str) -> S3Object | None:
@@ -266,6 +264,13 @@ class Bucket:
             for chunk in body.iter_chunks(2**20):
                 digest.update(chunk)
         return digest.hexdigest()
+
+
+def is_hash(answer: Any) -> bool:
+    """Whether the ETag in a server's answer is made of the content, which a key service or a
+    customer's key prevents."""
+    plain = answer.get("ServerSideEncryption", "AES256") == "AES256"
+    return plain and "SSECustomerAlgorithm" not in answer
 
 
 def etag_of(file: Path) -> str:

@@ -26,6 +26,7 @@ from imagecore.s3 import (
     ObjectChanged,
     ObjectDamaged,
     ObjectMissing,
+    is_hash,
     reaching,
 )
 
@@ -417,9 +418,7 @@ def _md5(data: bytes) -> Any:
 def _differs(answer: Any, md5: str) -> bool:
     """Whether the server's MD5 of a part, where its ETag is one, is not this."""
     etag = answer["ETag"].strip('"')
-    encrypted = answer.get("ServerSideEncryption", "AES256") != "AES256"
-    opaque = encrypted or "SSECustomerAlgorithm" in answer or part_sizes(etag, 1) != [None]
-    return not opaque and etag != md5
+    return is_hash(answer) and part_sizes(etag, 1) == [None] and etag != md5
 
 
 def _etag_of(stored: ObjectContent, part_bytes: int | None) -> str:
