@@ -45,13 +45,23 @@ def where_local(url: str, root: str) -> Where:
     """
     from imagecore.sides import LocalSide
 
-    folder, allowed = Path(url.removeprefix("file://")).resolve(), Path(root).resolve()
+    folder = inside(Path(url.removeprefix("file://")), root)
+    return {"url": f"file://{folder}", "identity": LocalSide(folder).identity()}
+
+
+def inside(path: Path, root: str) -> Path:
+    """The path, its links followed.
+
+    Raises:
+        PlanRefused: it does not lie in `root`, or there is no root.
+    """
+    folder, allowed = path.resolve(), Path(root).resolve()
     if not root or not folder.is_relative_to(allowed):
         raise PlanRefused(
             f"The folder {str(folder)!r} does not lie in {str(allowed)!r}, which is all that a run "
             "may read: correct the parameter, or the setting that names the root."
         )
-    return {"url": f"file://{folder}", "identity": LocalSide(folder).identity()}
+    return folder
 
 
 def open_s3(where: Where, connections: int = CONNECTIONS) -> S3Side:

@@ -16,6 +16,7 @@ from imagecore.errors import PlanRefused
 from imageflows.operators.batch import ImageBatchOperator
 from imageflows.operators.report import ReportOperator
 from imageflows.params import conn_param, setting
+from imageflows.sides import inside
 from imageflows.work import folder_of_run, work_store
 
 if TYPE_CHECKING:
@@ -116,17 +117,15 @@ class AssetsOperator(BaseOperator):
         if assets.startswith("s3://"):
             archive = self._fetched(assets, params["assets_conn_id"], temp)
         else:
-            archive = (root / assets).resolve()
-            if not archive.is_relative_to(root):
-                raise PlanRefused(f"The assets {assets!r} do not lie in {root}: correct `assets`.")
+            archive = inside(root / assets, assets_root())
             if archive.is_dir():
                 return archive
             if not archive.is_file():
                 raise PlanRefused(f"There are no assets {archive}: correct `assets`, or mount it.")
         found = unpack(archive, unpacked)
         self.log.info("Unpacked %d files, %d bytes", found.files, found.bytes)
-        inside = unpacked / "assets"
-        return inside if inside.is_dir() else unpacked
+        top = unpacked / "assets"
+        return top if top.is_dir() else unpacked
 
     def _fetched(self, address: str, conn_id: str, temp: Path) -> Path:
         from imagecore.s3 import Bucket
