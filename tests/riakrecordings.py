@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 import socket
 import threading
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -119,15 +120,20 @@ class Replay:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._listener.shutdown(socket.SHUT_RDWR)  # ends `accept`
         self._listener.close()
         self._thread.join(10)
 
     def _serve(self) -> None:
-        while self._left:
-            client, _ = self._listener.accept()
-            with client, client.makefile("rb") as reader:
-                while self._left and self._answer(client, reader):
-                    pass
+        with suppress(OSError):
+            while True:
+                client, _ = self._listener.accept()
+                threading.Thread(target=self._talk, args=(client,), daemon=True).start()
+
+    def _talk(self, client: socket.socket) -> None:
+        with suppress(OSError), client, client.makefile("rb") as reader:
+            while self._left and self._answer(client, reader):
+                pass
 
     def _answer(self, client, reader) -> bool:
         head = b""

@@ -72,13 +72,20 @@ class _Bounded:
         left = _deadline.at - time.monotonic()
         if left <= 0:
             raise TimeoutError("timed out")
-        self._sock.settimeout(left if self._timeout is None else min(left, self._timeout))
+        seconds = left if self._timeout is None else min(left, self._timeout)
+        if seconds != self._sock.gettimeout():  # setting it is a system call
+            self._sock.settimeout(seconds)
 
     def sendall(self, data: Any) -> None:
         view = memoryview(data).cast("B")
         while view:
             self.bound()
             view = view[self._sock.send(view) :]
+
+    def recv(self, size: int) -> bytes:
+        self.bound()
+        piece: bytes = self._sock.recv(size)
+        return piece
 
     def makefile(self, mode: str, *_: Any, **__: Any) -> io.BufferedReader:
         return io.BufferedReader(_Reader(self, self._sock.makefile(mode, buffering=0)))

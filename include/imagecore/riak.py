@@ -137,12 +137,15 @@ class RiakBucket:
         """Look at an object, without its data."""
         return self._look("HEAD", key)
 
-    def find(self, key: str) -> RiakObject | None:
-        """Look at an object that may not be there, without its data."""
-        try:
-            return self._look("HEAD", key)
-        except RiakNotFound:
-            return None
+    def exists(self, key: str) -> bool:
+        """Whether there is an object. Siblings are an error, as everywhere."""
+        found = self.client.nodes.exists(self._path(key) + self.client.quorums.query("r", "pr"))
+        if found is None:
+            try:
+                self.head(key)
+            except RiakNotFound:
+                return False
+        return found is not False
 
     def get(self, key: str) -> RiakObject:
         """Read an object."""

@@ -28,6 +28,7 @@ from urllib3.util import make_headers
 
 from imagecore.deadline import BoundedConnection, BoundedSecureConnection, within
 from imagecore.errors import InfrastructureError, ItemFailed
+from imagecore.riakglance import Glances
 from imagecore.text import printable
 
 BUSY = {429, 502, 503, 504}
@@ -120,6 +121,7 @@ class RiakNodes:
         if login:
             headers |= make_headers(basic_auth=":".join(login).encode().decode("latin-1"))
         self._pools = {node: _pool(node, pool, tls, headers) for node in self.nodes}
+        self._glances = {node: Glances(node, tls, headers, limits) for node in self.nodes}
         self._headers = headers
         self._lock = threading.Lock()
         self._turn = random.randrange(len(self.nodes))
@@ -130,8 +132,14 @@ class RiakNodes:
 
     def close(self) -> None:
         """Close the idle connections."""
-        for pool in self._pools.values():
-            pool.close()
+        for node in self.nodes:
+            self._pools[node].close()
+            self._glances[node].close()
+
+    def exists(self, path: str) -> bool | None:
+        """Whether an object is at `path`, by one HEAD to one node; None: only `request` can tell.
+        It takes a connection of its own, beside those of the pool."""
+        return self._glances[next(self._order())].exists(path)
 
     def request(
         self,

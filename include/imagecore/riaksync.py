@@ -82,7 +82,7 @@ class RiakImages:
         except ValueError as error:
             return _refused(BAD_REFERENCE, str(error))
         try:
-            if self._bucket.find(key) is not None:
+            if self._bucket.exists(key):
                 return Result(State.SKIPPED, "it is there", {"result": PRESENT})
         except RiakSiblings:
             return Result(State.SKIPPED, "it is there, with siblings", {"result": PRESENT})

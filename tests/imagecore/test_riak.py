@@ -9,7 +9,7 @@ import ssl
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from urllib.parse import unquote_to_bytes
@@ -110,7 +110,7 @@ def test_metadata_is_replaced_as_a_whole(bucket):
 
 
 def test_what_is_not_there_is_not_found(bucket):
-    assert bucket.find("nothing") is None
+    assert not bucket.exists("nothing")
     with pytest.raises(RiakNotFound, match=r"riak://.*/nothing does not exist"):
         bucket.head("nothing")
     with pytest.raises(RiakNotFound):
@@ -151,7 +151,7 @@ def test_any_key_and_any_data_come_back(server, key, data):
     bucket.put(key, data, "application/octet-stream")
     assert bucket.get(key).data == data
     bucket.delete(key)
-    assert bucket.find(key) is None
+    assert not bucket.exists(key)
 
 
 @given(KEYS, KEYS)
@@ -225,7 +225,7 @@ def test_a_head_tells_of_siblings_but_not_which(siblings):
     siblings.put("k", b"one", "a/b")
     siblings.put("k", b"two", "a/b")
     with pytest.raises(RiakSiblings) as caught:
-        siblings.find("k")
+        siblings.exists("k")
     assert caught.value.siblings == ()
     assert caught.value.vclock
 
@@ -280,8 +280,8 @@ def test_a_bucket_type_that_is_not_there_is_named(server):
 def test_bucket_types_are_worlds_of_their_own(server):
     client = client_of(server.port)
     client.bucket("worlds", "photos").put("k", b"x", "a/b")
-    assert client.bucket("worlds").find("k") is None
-    assert client.bucket("worlds", "photos").find("k")
+    assert not client.bucket("worlds").exists("k")
+    assert client.bucket("worlds", "photos").exists("k")
 
 
 def test_all_keys_are_listed_by_asking_for_just_that(bucket):
@@ -389,12 +389,18 @@ def test_recorded_absence():
     key = "1a2b3c4d-Bild ä.jpg"
     recordings = ["005-head-absent", "006-delete-absent", "032-delete-with-vclock"]
     with replay(*recordings, "033-get-just-deleted") as client:
-        assert client.bucket("ez").find(key) is None
+        assert not client.bucket("ez").exists(key)
         client.bucket("ez").delete(key)
         client.bucket("ez").delete(key)
         with pytest.raises(RiakNotFound) as caught:
             client.bucket("ez").get(key)
     assert caught.value.vclock == "a85hYGBgzGDKBVI8ypz/fu5Yf1oeIpTInsfKwNdR+oQvCwA="
+
+
+def test_a_recorded_head_says_whether_it_is_there_in_one_request():
+    with replay("009-head-jpeg", "005-head-absent") as client:
+        assert client.bucket("ez").exists("1a2b3c4d-Bild ä.jpg")
+        assert not client.bucket("ez").exists("1a2b3c4d-Bild ä.jpg")
 
 
 @pytest.mark.parametrize(
@@ -634,6 +640,40 @@ class Dribble:
         self._listener.close()
 
 
+class Answers:
+    """A server that gives these answers, one a request, on whatever connections; an answer that is
+    not a whole header ends its connection."""
+
+    def __init__(self, *answers: bytes) -> None:
+        self._answers = list(answers)
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port = self._listener.getsockname()[1]
+        self.requests = 0
+
+    def _accept(self) -> None:
+        with suppress(OSError):
+            while True:
+                client, _ = self._listener.accept()
+                threading.Thread(target=self._serve, args=(client,), daemon=True).start()
+
+    def _serve(self, client: socket.socket) -> None:
+        with suppress(OSError), client:
+            while client.recv(9999):
+                self.requests += 1
+                answer = self._answers.pop(0)
+                client.sendall(answer)
+                if b"\r\n\r\n" not in answer or b"close" in answer:
+                    return
+
+    def __enter__(self) -> Answers:
+        threading.Thread(target=self._accept, daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+
+
 HEAD = (
     b"HTTP/1.1 200 OK\r\nContent-Type: a/b\r\nX-Riak-Meta-Long: %b\r\nContent-Length: 1200\r\n\r\n"
 )
@@ -647,6 +687,44 @@ def test_a_server_that_dribbles_cannot_hold_a_thread(at_once):
         bucket = client_of(riak.port, limits=short).bucket("ez")
         with pytest.raises(RiakUnavailable, match=r"in time \(30 s without a byte, or 0.4 s"):
             bucket.get("k")
+        if at_once == 20:
+            with pytest.raises(RiakUnavailable, match=r"in time \(30 s without a byte, or 0.4 s"):
+                bucket.exists("k")
+
+
+OBJECT = b"HTTP/1.1 200 OK\r\nX-Riak-Vclock: a85h\r\nContent-Length: 5\r\n"
+AFTER_A_DOUBT = b"HTTP/1.1 404 Object Not Found\r\nContent-Length: 10\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"",
+        b"HTTP/1.1 200 OK\r\nX-Riak-Vclock: a85h\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n",
+        b"HTTP/1.1 300 Multiple Choices\r\nX-Riak-Vclock: a85h\r\n\r\n",
+        b"HTTP/1.1 503 Service Unavailable\r\nX-Riak-Vclock: a85h\r\n\r\n",
+        b"HTTP/1.1 4040\r\n\r\n",
+        b"nonsense\r\n\r\n",
+    ],
+    ids=["nothing", "cut off", "no vclock", "siblings", "busy", "no code", "nonsense"],
+)
+def test_what_a_first_look_cannot_tell_is_asked_again(answer):
+    with Answers(answer, AFTER_A_DOUBT) as riak:
+        assert not client_of(riak.port).bucket("ez").exists("k")
+    assert riak.requests == 2
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [OBJECT + b"\r\n", OBJECT + b"Connection: close\r\n\r\n", OBJECT + b"\r\nabcde"],
+    ids=["kept", "closed", "a body nobody asked for"],
+)
+def test_what_follows_an_answer_is_not_taken_for_the_next(answer):
+    with Answers(answer, AFTER_A_DOUBT, AFTER_A_DOUBT) as riak:
+        bucket = client_of(riak.port).bucket("ez")
+        assert bucket.exists("k")
+        assert not bucket.exists("l")
 
 
 @pytest.mark.parametrize("size", [7, 10_000])
