@@ -28,6 +28,8 @@ NAMES = (
     "sync-copy",
     "sync-diff",
     "redis-scan",
+    "riak-sync",
+    "riak-head",
 )
 
 

@@ -12,15 +12,21 @@ again. **sync** asks Riak for each reference; what is not there is looked for by
 and the Adler-32 of its path, stored as a JSON document, read back and compared. **report** holds
 what was planned against what happened, and writes `upload.log` and `error.log`.
 
-`mode`: `copy` stores; `dryrun` lists the references and what is wrong with documents.
+`mode`: `copy` stores; `dryrun` lists the references and what is wrong with documents. `force`
+stores also what Riak has, which mends a bad document.
 
-A reference ends as present, uploaded, missing (no file of its name), hash mismatch, ambiguous
-(several files with its hash: all are named, none is taken), unreadable (the picture is broken, or
-too large for Riak), bad reference, or failed. What is no reference is in `findings.jsonl`.
+A reference ends as present, siblings (present, with several values: `force` makes them one),
+uploaded, missing (no file of its name), hash mismatch, ambiguous (several files with its hash: all
+are named, none is taken), unreadable (broken, or of a kind nobody decodes here, such as BMP and
+SVG), too large for Riak, bad reference, or failed. What is no reference is in `findings.jsonl`.
+
+A try that is killed, or loses Riak, between storing a picture and comparing it leaves a document
+that the next try finds present: nobody compared it, and it is in no `upload.log`.
 
 #### To run it again
 - **What failed, in the same run**: *Clear* with *only failed*, or
-  `airflow dags clear ez_image_sync --run-id RUN --only-failed -y`. What is done stays so.
+  `airflow dags clear ez_image_sync --run-id RUN --only-failed -y`. What is done stays so. With an
+  archive as `assets` clear the whole run (no `--only-failed`), as it was removed at the run's end.
 - **What failed, in a new run**: parameter `manifest_uri` = the run's `failed.jsonl`.
 - **A day**: `airflow backfill create --dag-id ez_image_sync --from-date D --to-date D
   --reprocess-behavior completed`: all references that Redis has now, as it keeps no history; what

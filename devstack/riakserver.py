@@ -53,7 +53,7 @@ from devstack.riakanswers import (
     seen_vclock,
     unknown_method,
 )
-from devstack.riakstore import Store, Version, random_name
+from devstack.riakstore import Replaced, Store, Version, random_name
 from devstack.riakwire import OBJECT_BYTES, Answer, Connection, Request
 
 SERVER = "imageflows-devstack (for demo and tests, no Riak)"
@@ -203,7 +203,7 @@ class RiakServer:
         if request.method in ("GET", "HEAD"):
             self._counts["node_gets_total"] += 1
             check_quorums(query, ("r", "pr"), ())
-            return self._read(request, route, query)
+            return whole(lambda: self._read(request, route, query))
         self._counts["node_puts_total"] += 1
         if request.method == "DELETE":
             check_quorums(query, ("r", "pr", "w", "pw", "dw", "rw"), (VARY,))
@@ -315,6 +315,9 @@ class RiakServer:
         )
         if query.get("returnbody") != "true":
             return Answer(204, (VARY, kind))
+        return whole(lambda: self._written(route, kind))
+
+    def _written(self, route: Route, kind: tuple[str, str]) -> Answer:
         found = self._store.find(route.place)
         if len(found) == 1:
             data = self._store.data(route.place, found[0].vtag)
@@ -408,6 +411,13 @@ class RiakServer:
         if asked == "true":
             return json_answer({"keys": keys})
         return Answer(200, (VARY, JSON), _pieces(keys))
+
+
+def whole(read: Callable[[], Answer]) -> Answer:
+    """What `read` gives, of one value throughout."""
+    while True:
+        with suppress(Replaced):
+            return read()
 
 
 def _pieces(keys: list[str]) -> Iterator[bytes]:

@@ -48,6 +48,10 @@ class Version:
     size: int
 
 
+class Replaced(Exception):
+    """Another value is there now: look again."""
+
+
 @dataclass
 class Store:
     """The objects. Threads may share it; every write is whole on disk, or is not, when it
@@ -87,7 +91,11 @@ class Store:
         return found
 
     def data(self, place: Place, vtag: str) -> bytes:
-        """A value's bytes; none where it has been replaced meanwhile."""
+        """A value's bytes.
+
+        Raises:
+            Replaced: it was, since it was found.
+        """
         row = (
             self._database()
             .execute(
@@ -96,7 +104,10 @@ class Store:
             )
             .fetchone()
         )
-        return row[0] if row else b""
+        if row is None:
+            raise Replaced
+        data: bytes = row[0]
+        return data
 
     def write(
         self,

@@ -21,10 +21,13 @@ from typing import IO, Any
 from backports import zstd
 
 from imagecore.errors import DiskFull, PlanRefused
-from imagecore.tempspace import disk_errors
+from imagecore.tempspace import disk_errors, removed_on_error
 from imagecore.text import printable
 
 PIECE_BYTES = 2**20
+DEPTH = 100
+"""The most folders in each other: walks of a tree recurse."""
+
 HEADER_BYTES = 2**20
 """The largest header of a member (a long name, extended attributes); tarfile holds it whole."""
 
@@ -39,7 +42,15 @@ _OPENERS: dict[bytes, Callable[[Path], Any]] = {
 }
 """By the first bytes of a file; anything else is taken for a plain tar."""
 
-_DAMAGED = (tarfile.TarError, EOFError, lzma.LZMAError, zlib.error, zstd.ZstdError, OSError)
+_DAMAGED = (
+    tarfile.TarError,
+    EOFError,
+    lzma.LZMAError,
+    zlib.error,
+    zstd.ZstdError,
+    OSError,
+    RecursionError,
+)
 _DISK = (errno.ENOSPC, errno.EDQUOT)
 _LARGE_HEADERS = (
     tarfile.GNUTYPE_LONGNAME,
@@ -89,13 +100,9 @@ def unpack(archive: Path, target: Path, limits: Limits | None = None) -> Unpacke
     if making.exists():
         shutil.rmtree(making)
     making.mkdir(parents=True)
-    try:
-        with disk_errors(making):
-            unpacked = _Unpacking(making, limits or Limits()).all_of(archive)
+    with removed_on_error(making), disk_errors(making):
+        unpacked = _Unpacking(making, limits or Limits()).all_of(archive)
         making.rename(target)
-    except BaseException:
-        shutil.rmtree(making, ignore_errors=True)
-        raise
     return unpacked
 
 
@@ -170,6 +177,8 @@ class _Unpacking:
         normal = posixpath.normpath(name)
         if name.startswith("/") or normal == ".." or normal.startswith("../"):
             raise _refused(member, "it leads out of the folder")
+        if normal.count("/") > DEPTH:
+            raise _refused(member, f"it lies more than {DEPTH} folders deep")
         if "\0" in name:
             raise _refused(member, "it has a NUL in its name")
         return os.path.join(self._folder, os.fsencode(normal))
@@ -188,6 +197,10 @@ class _Header(tarfile.TarInfo):
             raise
         except tarfile.HeaderError as error:
             raise ArchiveRefused(f"The archive is damaged, or no tar: {error}.") from error
+        if member.size < 0:
+            raise ArchiveRefused(
+                f"The archive is damaged: {_shown(member)} has {member.size} bytes."
+            )
         if member.type in _LARGE_HEADERS and member.size > HEADER_BYTES:
             raise ArchiveRefused(
                 f"The header before {_shown(member)} has {member.size:,} bytes, and no more than "

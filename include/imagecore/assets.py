@@ -63,18 +63,18 @@ class Match:
     reason: str = ""
 
 
-def build_index(assets: Path, index: Path) -> Indexed:
+def build_index(assets: Path, index: Path, leave_out: str = "") -> Indexed:
     """Write an index of all regular files below the folder `assets` to the file `index`.
 
-    Links are not followed. The file is whole or not there; it may be copied, and read by many
-    processes at once.
+    Links are not followed, and the folder's own entry `leave_out` is left out. The file is whole
+    or not there; it may be copied, and read by many processes at once.
 
     Raises:
         InfrastructureError: a folder cannot be listed, so that the index would not be whole.
     """
     making = index.with_name(f"{index.name}.making")
     making.unlink(missing_ok=True)
-    walk = _Walk(os.fsencode(assets))
+    walk = _Walk(os.fsencode(assets), os.fsencode(leave_out))
     with closing(sqlite3.connect(making, isolation_level=None)) as database:
         database.executescript(_TABLES)
         database.execute("BEGIN")
@@ -99,8 +99,9 @@ def _insert(database: sqlite3.Connection, walk: _Walk) -> int:
 class _Walk:
     """The folders below a root, each with the names of its regular files."""
 
-    def __init__(self, root: bytes) -> None:
+    def __init__(self, root: bytes, leave_out: bytes) -> None:
         self._root = root
+        self._leave_out = leave_out
         self.left_out = 0
 
     def folders(self) -> Iterator[tuple[bytes, list[bytes]]]:
@@ -112,6 +113,8 @@ class _Walk:
             try:
                 with os.scandir(self._root + folder) as entries:
                     for entry in entries:
+                        if not folder and entry.name == self._leave_out:
+                            continue
                         if entry.is_dir(follow_symlinks=False):
                             pending.append(b"%b/%b" % (folder, entry.name))
                         elif entry.is_file(follow_symlinks=False):

@@ -41,7 +41,6 @@ class ReferenceScan:
         self._values = NamedValues(rules.key_names)
         self.documents = 0
         """Documents that were read; one that Redis listed twice is counted twice."""
-        self.references = 0
         self.findings: Counter[str] = Counter()
         """Their number by kind."""
         self.findings_file = folder / "findings.jsonl"
@@ -75,7 +74,6 @@ class ReferenceScan:
                 documents += 1
                 if documents <= KEPT_KEYS:
                     kept.append(row[2])
-            self.references += 1
             yield {"key": key, "redis_keys": kept, "documents": documents}
 
     def _write(self, file: Any, row: _Row) -> None:

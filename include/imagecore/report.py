@@ -23,10 +23,12 @@ NAMED = 20
 
 @dataclass
 class Report:
-    """A run's summary. `problems` names the first items that did not end well, with reasons."""
+    """A run's summary. `results` counts what outcomes say in their detail's `result`; `problems`
+    names the first items that did not end well, with reasons."""
 
     planned: int
     counts: Counter[State] = field(default_factory=Counter)
+    results: Counter[str] = field(default_factory=Counter)
     missing: int = 0
     stray: int = 0
     seconds: float = 0.0
@@ -43,6 +45,7 @@ class Report:
         return {
             "planned": self.planned,
             "counts": {state.value: self.counts[state] for state in State},
+            **({"results": dict(sorted(self.results.items()))} if self.results else {}),
             "missing": self.missing,
             "stray": self.stray,
             "seconds": round(self.seconds, 3),
@@ -103,6 +106,8 @@ def _count(report: Report, item: Item, outcome: Outcome | None) -> None:
         )
     else:
         report.counts[outcome.state] += 1
+        if "result" in outcome.detail:
+            report.results[outcome.detail["result"]] += 1
         report.seconds += outcome.seconds
         report.bytes += int(outcome.detail.get("bytes", 0))
         if outcome.state in (State.DONE, State.SKIPPED):

@@ -13,16 +13,14 @@ from collections import deque
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from urllib3.exceptions import HTTPError
-
 from imagecore.deadline import BoundedConnection, BoundedSecureConnection, within
 
 if TYPE_CHECKING:
     from imagecore.riakhttp import Limits, Node
 
-_ABSENT = re.compile(rb"HTTP/1\.1 404 ")
-_PRESENT = re.compile(rb"HTTP/1\.1 200 .*\r\nx-riak-vclock:", re.DOTALL | re.IGNORECASE)
-"""Of an object; without a vector clock, what answers is no Riak."""
+_STATUS = re.compile(rb"HTTP/1\.1 ([0-9]{3}) ")
+_VCLOCK = re.compile(rb"\r\nx-riak-vclock:", re.IGNORECASE)
+"""All objects have one: without it, what answers 200 is no Riak."""
 
 _LAST = re.compile(rb"\r\nconnection: *close\r\n", re.IGNORECASE)
 _END = b"\r\n\r\n"
@@ -44,34 +42,42 @@ class Glances:
         self._head = f" HTTP/1.1\r\n{lines}\r\n".encode("latin-1")
         self._idle: deque[BoundedConnection | BoundedSecureConnection] = deque()
 
-    def exists(self, path: str) -> bool | None:
-        """Whether something is at `path` (percent-encoded, with the query); None: ask urllib3."""
+    def status(self, path: str) -> int:
+        """What a HEAD of `path` (percent-encoded, with the query) is answered; 0 where that is
+        not known.
+
+        Raises:
+            HTTPError, OSError: the node cannot be reached, or does not answer in time.
+        """
         with within(self._limits.request):
             try:
-                connection = self._idle.pop()
+                connection, kept = self._idle.pop(), True
             except IndexError:
-                try:
-                    connection = self._connected()
-                except (HTTPError, OSError):
-                    return None
-            answer = b""
+                connection, kept = self._connected(), False
             try:
-                connection.sock.sendall(b"HEAD %b%b" % (path.encode("ascii"), self._head))
-                while _END not in answer and len(answer) < _PIECE:
-                    piece = connection.sock.recv(_PIECE)
-                    if not piece:
-                        break
-                    answer += piece
-            except OSError:
+                answer = self._answer(connection, path)
+            except OSError as error:
                 connection.close()
-                return None
+                if kept and not isinstance(error, TimeoutError):
+                    return 0  # it was closed while nobody used it
+                raise
         if answer.endswith(_END) and not _LAST.search(answer):
             self._idle.append(connection)
         else:
             connection.close()
-        if _END not in answer:
-            return None
-        return True if _PRESENT.match(answer) else False if _ABSENT.match(answer) else None
+        found = _STATUS.match(answer) if _END in answer else None
+        status = int(found[1]) if found else 0
+        return 0 if status == 200 and not _VCLOCK.search(answer) else status
+
+    def _answer(self, connection: BoundedConnection | BoundedSecureConnection, path: str) -> bytes:
+        connection.sock.sendall(b"HEAD %b%b" % (path.encode("ascii"), self._head))
+        answer = b""
+        while _END not in answer and len(answer) < _PIECE:
+            piece = connection.sock.recv(_PIECE)
+            if not piece:
+                raise ConnectionResetError
+            answer += piece
+        return answer
 
     def close(self) -> None:
         """Close the idle connections."""

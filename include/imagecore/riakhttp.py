@@ -139,7 +139,15 @@ class RiakNodes:
     def exists(self, path: str) -> bool | None:
         """Whether an object is at `path`, by one HEAD to one node; None: only `request` can tell.
         It takes a connection of its own, beside those of the pool."""
-        return self._glances[next(self._order())].exists(path)
+        node = next(self._order())
+        try:
+            status = self._glances[node].status(path)
+        except (HTTPError, OSError):
+            self._avoid(node)
+            return None
+        if status in BUSY:
+            self._avoid(node)
+        return {200: True, 404: False}.get(status)
 
     def request(
         self,

@@ -28,7 +28,7 @@ def write_logs(store: WorkStore, outcomes: str, folder: Path) -> dict[str, Path]
     ):
         for line in store.get(outcomes).splitlines():
             outcome = json.loads(line)
-            key, result = printable(outcome["key"]), outcome["detail"].get("result")
+            key, result = _line(outcome["key"]), outcome["detail"].get("result")
             if result == UPLOADED:
                 uploads.write(f"{key}\n")
             elif outcome["state"] in ("failed", "quarantined"):
@@ -36,3 +36,9 @@ def write_logs(store: WorkStore, outcomes: str, folder: Path) -> dict[str, Path]
                 text = _LEGACY.get(result, usual)
                 errors.write(f"{text.format(key=key, reason=outcome['reason'])}\n")
     return paths
+
+
+def _line(key: str) -> str:
+    """The bare key, unless it would not be one line of UTF-8."""
+    whole = key.splitlines() == [key] and key.encode(errors="ignore").decode() == key
+    return key if whole else printable(key)

@@ -27,10 +27,11 @@ from imagecore.outcome import Result, State
 from imagecore.riak import OBJECT_BYTES, RiakBucket
 from imagecore.riakanswer import RiakNotFound, RiakSiblings
 from imagecore.sandbox import PictureWorker
-from imagecore.tempspace import temp_file
+from imagecore.tempspace import disk_errors, temp_file
 from imagecore.text import printable
 
-PRESENT, UPLOADED, BAD_REFERENCE, UNREADABLE = "present", "uploaded", "bad_reference", "unreadable"
+PRESENT, SIBLINGS, UPLOADED = "present", "siblings", "uploaded"
+BAD_REFERENCE, UNREADABLE, TOO_LARGE = "bad_reference", "unreadable", "too_large"
 MISSING, HASH_MISMATCH, AMBIGUOUS = "missing", "hash_mismatch", "ambiguous"
 _UNMATCHED = {
     Found.NO_FILE: MISSING,
@@ -43,8 +44,9 @@ PAYLOADS = ("original", "reencode")
 class RiakImages:
     """Brings references to a bucket of Riak; many threads may call `process` at once.
 
-    Each outcome's detail has its `result`: `present`, `uploaded`, `missing`, `hash_mismatch`,
-    `ambiguous`, `bad_reference` or `unreadable`; what failed has none.
+    Each outcome's detail has its `result`: `present`, `siblings` (present, with several values),
+    `uploaded`, `missing`, `hash_mismatch`, `ambiguous`, `bad_reference`, `unreadable` or
+    `too_large`; what failed has none.
 
     Parameters:
         bucket: where to.
@@ -53,6 +55,7 @@ class RiakImages:
         temp: a folder for copies while they are decoded.
         payload: `original`, the file's own bytes, or `reencode`, as the legacy script did.
         keeps_siblings: the bucket's `allow_mult`, for which a write must not be repeated.
+        force: store also what is there; siblings become one value.
     """
 
     def __init__(
@@ -65,6 +68,7 @@ class RiakImages:
         *,
         payload: str = PAYLOADS[0],
         keeps_siblings: bool = False,
+        force: bool = False,
     ) -> None:
         self._bucket = bucket
         self._assets = os.fsencode(assets)
@@ -72,7 +76,8 @@ class RiakImages:
         self._workers = workers
         self._temp = temp
         self._payload = payload
-        self._repeatable = not keeps_siblings
+        self._keeps_siblings = keeps_siblings
+        self._force = force
 
     def process(self, item: Item) -> Result:
         """Do one item."""
@@ -82,10 +87,11 @@ class RiakImages:
         except ValueError as error:
             return _refused(BAD_REFERENCE, str(error))
         try:
-            if self._bucket.exists(key):
+            if not self._force and self._bucket.exists(key):
                 return Result(State.SKIPPED, "it is there", {"result": PRESENT})
         except RiakSiblings:
-            return Result(State.SKIPPED, "it is there, with siblings", {"result": PRESENT})
+            reason = "it is there with several values: `force` stores one in their place"
+            return Result(State.SKIPPED, reason, {"result": SIBLINGS})
         match = self._index.match(reference)
         if match.found is not Found.FILE:
             paths = [path.decode("utf-8", "backslashreplace") for path in match.paths]
@@ -94,6 +100,8 @@ class RiakImages:
             document = self._document(key, self._content(match.paths[0]))
         except UnreadableImage as error:
             return _refused(UNREADABLE, str(error))
+        except _TooLarge as error:
+            return _refused(TOO_LARGE, str(error))
         self._store(key, document)
         sha256 = hashlib.sha256(document.picture).hexdigest()
         about: dict[str, Any] = {
@@ -112,18 +120,19 @@ class RiakImages:
                 f"{printable(file)} cannot be read ({error.strerror}), and was there when the "
                 "assets were indexed"
             ) from error
-        if encoded_bytes(status.st_size) > OBJECT_BYTES:
-            raise UnreadableImage(
-                f"its {status.st_size:,} bytes are more than Riak takes: a document of more than "
-                f"{OBJECT_BYTES:,} bytes"
-            )
+        if self._payload == "original":
+            _refuse_too_large(status.st_size)
         return FileContent(file, status.st_size, status.st_mtime_ns)
 
     def _document(self, key: str, content: FileContent) -> ImageDocument:
         picture = b"".join(content.pieces())
         name = hashlib.sha256(key.encode()).hexdigest()
         again = self._payload == "reencode"
-        with temp_file(self._temp, name) as source, temp_file(self._temp, f"{name}.saved") as saved:
+        with (
+            disk_errors(self._temp),
+            temp_file(self._temp, name) as source,
+            temp_file(self._temp, f"{name}.saved") as saved,
+        ):
             source.write_bytes(picture)
             worker = self._workers.get()
             try:
@@ -131,6 +140,7 @@ class RiakImages:
             finally:
                 self._workers.put(worker)
             if again:
+                _refuse_too_large(saved.stat().st_size)
                 picture = saved.read_bytes()
         return ImageDocument(
             key=key,
@@ -149,7 +159,13 @@ class RiakImages:
         Raises:
             ItemFailed: it is another. What is no picture at all was deleted again.
         """
-        self._bucket.put(key, document.encode(), CONTENT_TYPE, repeatable=self._repeatable)
+        self._bucket.put(
+            key,
+            document.encode(),
+            CONTENT_TYPE,
+            vclock=self._seen(key) if self._keeps_siblings else "",
+            repeatable=not self._keeps_siblings,
+        )
         stored = self._bucket.get(key)
         url = self._bucket.url(key)
         try:
@@ -161,7 +177,26 @@ class RiakImages:
             raise ItemFailed(f"{url} came back damaged ({error}) and was deleted again") from error
         raise ItemFailed(
             f"{url} holds another picture than the one that was stored: someone else wrote it at "
-            "the same time, or it was damaged on the way. Compare the two."
+            "the same time, or it was damaged on the way. Compare the two; a run with `force` "
+            "stores it again."
+        )
+
+    def _seen(self, key: str) -> str:
+        """The vclock of what is there, were it a tombstone: a write without it is a sibling."""
+        try:
+            return self._bucket.head(key).vclock
+        except (RiakNotFound, RiakSiblings) as there:
+            return there.vclock
+
+
+class _TooLarge(Exception):
+    """The document would be larger than Riak takes."""
+
+
+def _refuse_too_large(picture: int) -> None:
+    if encoded_bytes(picture) > OBJECT_BYTES:
+        raise _TooLarge(
+            f"a document of its {picture:,} bytes is larger than Riak takes ({OBJECT_BYTES:,})"
         )
 
 

@@ -98,3 +98,13 @@ def temp_file(folder: Path, name: str) -> Iterator[Path]:
     finally:
         with suppress(FileNotFoundError):
             path.unlink()
+
+
+@contextmanager
+def removed_on_error(folder: Path) -> Iterator[None]:
+    """Leave no `folder` behind when what makes or uses it fails."""
+    try:
+        yield
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise

@@ -105,6 +105,18 @@ def test_a_path_that_leads_out_is_refused_by_name(unpacking, name):
     unpacking.refused(tar_of(GOOD, member(name, b"evil")), "leads out of the folder")
 
 
+def test_folders_too_deep_for_a_walk_are_refused_by_name(unpacking):
+    unpacking.refused(tar_of(GOOD, member("a/" * 101 + "x")), "folders deep")
+
+
+def test_a_size_below_nothing_is_refused(unpacking):
+    header = bytearray(tar_of(member("x")))
+    header[124:136] = (-256).to_bytes(12, "big", signed=True)
+    header[148:156] = b" " * 8
+    header[148:156] = b"%06o\0 " % sum(header[:512])
+    unpacking.refused(bytes(header), "-256 bytes")
+
+
 @pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE])
 @pytest.mark.parametrize("to", ["/etc/passwd", "../../etc/passwd", "../../../x"])
 def test_a_link_that_leads_out_is_refused_by_name(unpacking, kind, to):

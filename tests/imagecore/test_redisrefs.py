@@ -202,6 +202,18 @@ def test_a_document_of_50_mb_is_read(scanned):
     assert (found.keys, found.findings) == ([REF], [])
 
 
+def test_a_document_of_50_mb_takes_a_few_times_its_size(scanned, source):
+    rows = [{"teaser": {"text": "x" * 500, "image": f"ez/{n}-a.jpg"}} for n in range(80)]
+    source.set(PAGE, document := json.dumps(rows * 1_100))
+    assert len(document) > 48_000_000
+    tracemalloc.start()
+    found = scanned()
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert len(found.keys) == 80
+    assert peak < 4 * len(document)
+
+
 def test_a_document_over_the_limit_is_a_finding_and_is_not_read(scanned, source):
     found = scanned({PAGE: {"src": "x" * 1_000_000}}, max_document_bytes=999_999)
     assert found.kinds == {PAGE: "too_large"}

@@ -588,6 +588,16 @@ def test_a_slow_node_is_passed_over(server, proxy, bucket):
         assert [both.get("k").data for _ in range(3)] == [b"x"] * 3
 
 
+@pytest.mark.parametrize("fault", [delay(60), drop(), status(503)], ids=["hangs", "drops", "503"])
+def test_a_node_that_fails_at_a_first_look_is_left_in_peace(server, proxy, bucket, fault):
+    bucket.put("k", b"x", "a/b")
+    impatient = Limits(read=0.3, tries=2, backoff=0)
+    both = client_of(port_of(proxy), server.port, limits=impatient).bucket(bucket.name)
+    with proxy.fault("HEAD", fault):
+        assert all(both.exists("k") for _ in range(10))
+    assert proxy.requests.count("HEAD") == 1
+
+
 def test_a_pool_that_is_in_use_is_waited_for_and_named(server, bucket):
     for number in range(1200):
         bucket.put(f"{number}", b"", "a/b")

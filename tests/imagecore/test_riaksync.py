@@ -6,6 +6,7 @@ import json
 import os
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from threading import Event, Lock
 
@@ -15,10 +16,11 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from devstack.riakserver import RiakServer
+from imagecore import riaksync
 from imagecore.adler import HASH_PREFIX, adler32
 from imagecore.assets import AssetIndex, build_index
 from imagecore.batch import run_batch
-from imagecore.errors import InfrastructureError
+from imagecore.errors import DiskFull, InfrastructureError
 from imagecore.imagedocument import ImageDocument, NoDocument, decode, encoded_bytes
 from imagecore.outcome import Outcome, OutcomeLog
 from imagecore.riak import RiakBucket, RiakClient
@@ -241,7 +243,16 @@ def test_any_name_is_found_and_stored_under_itself(sync, name):
 def test_a_picture_that_riak_cannot_hold_is_refused_unread(sync):
     key = sync.file("/large.jpg")
     os.truncate(sync.assets / "large.jpg", 45_000_000)
-    assert "more than Riak takes" in sync.run(key)[key].reason
+    outcomes = sync.run(key)
+    assert results(outcomes) == {key: "too_large"}
+    assert "larger than Riak takes" in outcomes[key].reason
+
+
+def test_a_large_picture_that_is_small_when_saved_again_is_stored(sync, monkeypatch):
+    monkeypatch.setattr(riaksync, "OBJECT_BYTES", 60_000)
+    key = sync.file("/noisy.png", data_of(quarters(200, 200), "PNG") + bytes(60_000))
+    assert results(sync.run(key)) == {key: "too_large"}
+    assert results(sync.run(key, payload="reencode")) == {key: "uploaded"}
 
 
 def test_a_file_that_is_gone_or_a_link_since_it_was_indexed_fails_alone(sync, monkeypatch):
@@ -347,14 +358,50 @@ def test_what_has_siblings_is_there(sync):
     sync.bucket.set_properties(allow_mult=True)
     for data in (b"1", b"2"):
         sync.bucket.put(key, data, "text/plain", repeatable=False)
-    assert results(sync.run(key, keeps_siblings=True)) == {key: "present"}
+    assert results(sync.run(key, keeps_siblings=True)) == {key: "siblings"}
+
+
+def test_by_force_siblings_become_one_picture(sync):
+    key = sync.file("/x.jpg")
+    sync.bucket.set_properties(allow_mult=True)
+    for data in (b"1", b"2"):
+        sync.bucket.put(key, data, "text/plain", repeatable=False)
+    assert results(sync.run(key, keeps_siblings=True, force=True)) == {key: "uploaded"}
+    assert decode(sync.bucket.get(key).data).picture == JPEG
+
+
+def test_a_picture_stored_where_one_was_deleted_a_moment_ago_has_no_siblings(sync):
+    key = sync.file("/x.jpg")
+    sync.bucket.set_properties(allow_mult=True)
+    sync.bucket.put(key, b"1", "text/plain", repeatable=False)
+    sync.bucket.delete(key)
+    assert results(sync.run(key, keeps_siblings=True)) == {key: "uploaded"}
+    assert decode(sync.bucket.get(key).data).picture == JPEG
+
+
+def test_by_force_a_bad_document_is_mended(sync):
+    key = sync.file("/x.jpg")
+    sync.bucket.put(key, b"{}", "application/json")
+    assert results(sync.run(key)) == {key: "present"}
+    assert results(sync.run(key, force=True)) == {key: "uploaded"}
+    assert decode(sync.bucket.get(key).data).picture == JPEG
+
+
+def test_a_full_disk_ends_the_batch(sync, monkeypatch):
+    key = sync.file("/x.jpg")
+    monkeypatch.setattr(riaksync, "temp_file", lambda folder, name: nullcontext(Path("/dev/full")))
+    with pytest.raises(DiskFull):
+        sync.run(key)
 
 
 # The logs
 
 
 def test_the_logs_have_the_legacy_lines(sync):
-    uploaded, wrong = sync.file("/x.jpg"), f"1-{sync.file('/y.jpg').partition('-')[2]}"
+    uploaded, wrong = (
+        sync.file("/x\N{NO-BREAK SPACE}y.jpg"),
+        f"1-{sync.file('/y.jpg').partition('-')[2]}",
+    )
     broken = sync.file("/broken.jpg", JPEG[:-200])
     bad = "b\nad"
     outcomes = sync.run(uploaded, wrong, "1-nowhere.jpg", broken, bad)

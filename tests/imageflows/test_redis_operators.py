@@ -2,13 +2,18 @@
 
 import json
 import logging
+import select
+import socket
+import threading
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import pytest
 
 from devstack.redisserver import RedisServer
 from imagecore.errors import InfrastructureError, PlanRefused
+from imagecore.redisdb import SCAN_COUNT
 from imageflows.hooks.redisdb import redis_database
 from imageflows.operators.redis_copy import RedisCopyOperator, RedisCopyPlanOperator
 from imageflows.operators.redis_refs import RedisImageRefOperator
@@ -122,6 +127,82 @@ def test_nothing_is_written_when_redis_is_away(refs, new_redis: NewRedis, connec
     server.stop()
     with pytest.raises(InfrastructureError, match="Redis redis_live cannot be used"):
         refs()
+    assert work_store.paths("toy") == []
+
+
+class Breaking:
+    """A wire to a Redis that breaks in the middle of the answer to `command`; not at the first
+    two of them, and `times` in all."""
+
+    def __init__(self, server: RedisServer, command: bytes, times: int) -> None:
+        self._server, self._command, self._times = server.port, command, times
+        self._seen = self.broke = 0
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port = self._listener.getsockname()[1]
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def _accept(self) -> None:
+        with suppress(OSError):
+            while True:
+                client = self._listener.accept()[0]
+                threading.Thread(target=self._serve, args=(client,), daemon=True).start()
+
+    def _serve(self, client: socket.socket) -> None:
+        breaks = False
+        with client, socket.create_connection(("127.0.0.1", self._server)) as server:
+            while True:
+                for side in select.select([client, server], [], [])[0]:
+                    if not (data := side.recv(2**20)):
+                        return
+                    if side is client:
+                        self._seen += self._command in data
+                        breaks = self._seen > 2
+                        server.sendall(data)
+                    elif breaks and self.broke < self._times:
+                        self.broke += 1
+                        client.sendall(data[: len(data) // 2])
+                        return
+                    else:
+                        client.sendall(data)
+
+    def close(self) -> None:
+        self._listener.close()
+
+
+@pytest.fixture
+def breaking(redis_server, connect, source, monkeypatch):
+    """Has redis_live lead over a wire that breaks, to many documents; says how many."""
+    wires: list[Breaking] = []
+    monkeypatch.setattr("redis.retry.sleep", lambda seconds: None)
+
+    def start(command: bytes, times: int) -> tuple[Breaking, int]:
+        keys = range(5 * SCAN_COUNT)
+        source.mset({f"{PAGE}/{n}": json.dumps({"src": f"ez/{n:x}-a.jpg"}) for n in keys})
+        wires.append(Breaking(redis_server, command, times))
+        connect("redis_live", wires[0])
+        return wires[0], len(keys)
+
+    yield start
+    wires[0].close()
+
+
+@pytest.mark.parametrize("command", [b"SCAN", b"STRLEN", b"MGET"])
+def test_a_redis_that_breaks_off_once_is_read_to_the_end(refs, breaking, command):
+    wire, number = breaking(command, times=1)
+    run = refs()
+    assert wire.broke == 1
+    assert {item["key"] for item in run.items} == {f"{n:x}-a.jpg" for n in range(number)}
+    assert (len(run.items), run.written["summary"]["findings"]) == (number, {})
+
+
+@pytest.mark.parametrize("command", [b"SCAN", b"STRLEN", b"MGET"])
+def test_of_a_redis_that_breaks_off_for_good_there_is_no_manifest(
+    refs, breaking, work_store, command
+):
+    wire, _ = breaking(command, times=1_000)
+    with pytest.raises(InfrastructureError, match="Redis redis_live cannot be used"):
+        refs()
+    assert wire.broke > 1
     assert work_store.paths("toy") == []
 
 

@@ -53,6 +53,19 @@ def test_a_connection_with_a_host_alone_has_the_usual_settings(connect):
     assert client.quorums == Quorums()
 
 
+def test_a_connection_that_is_not_there_is_named():
+    with pytest.raises(PlanRefused, match="nowhere"):
+        RiakHook("nowhere").get_conn()
+
+
+def test_a_connection_written_as_an_address_may_say_tls(monkeypatch):
+    monkeypatch.setenv("AIRFLOW_CONN_RIAK_DEFAULT", "riak://riak1/?tls=false")
+    assert RiakHook().get_conn().nodes.nodes == (Node("riak1", 8098),)
+    monkeypatch.setenv("AIRFLOW_CONN_RIAK_DEFAULT", "riak://riak1/?tls=true&ca_file=%2Fnowhere")
+    with pytest.raises(PlanRefused, match="ca_file cannot be used"):
+        RiakHook().get_conn()
+
+
 def test_every_field_is_taken(connect):
     client = connect(
         host="riak1, riak2:1234,[::1]:99,riak1",

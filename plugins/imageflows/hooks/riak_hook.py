@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 from airflow.sdk import BaseHook
 
 from imagecore.errors import ImageflowsError, PlanRefused
+from imagecore.text import printable
 
 if TYPE_CHECKING:
     from imagecore.riak import Quorums, RiakBucket, RiakClient
@@ -53,12 +54,19 @@ class RiakHook(BaseHook):
         """A client, which threads may share; close it in the end.
 
         Raises:
-            PlanRefused: a field of the connection is wrong; the message names it.
+            PlanRefused: there is no such connection, or a field of it is wrong, which is named.
         """
+        from airflow.sdk.exceptions import AirflowNotFoundException
+
         from imagecore.riak import RiakClient
         from imagecore.riakhttp import RiakNodes
 
-        connection = self.get_connection(self.riak_conn_id)
+        try:
+            connection = self.get_connection(self.riak_conn_id)
+        except AirflowNotFoundException as error:
+            raise PlanRefused(
+                f"The connection {self.riak_conn_id} cannot be used: {printable(error)}"
+            ) from error
         fields = _Fields(self.riak_conn_id, connection.extra_dejson)
         login = (connection.login, connection.password or "") if connection.login else None
         if login and ":" in login[0]:
@@ -140,6 +148,7 @@ class _Fields:
 
     def tls(self) -> ssl.SSLContext | None:
         wanted = self._extra.get("tls", False)
+        wanted = {"true": True, "false": False}.get(wanted, wanted)  # a connection's URI has text
         if not isinstance(wanted, bool):
             raise _wrong(self._conn_id, "tls", f"is {wanted!r}: it must be true or false")
         ca_file = self._extra.get("ca_file")

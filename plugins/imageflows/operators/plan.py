@@ -16,6 +16,7 @@ from airflow.sdk.configuration import conf
 from imagecore.manifest import Item, batch_size, write_manifest
 from imagecore.outcome import now
 from imagecore.report import write_json
+from imagecore.tempspace import disk_errors, temp_space
 from imagecore.text import printable
 from imageflows.params import refuse_unknown
 from imageflows.work import folder_of_run, work_store
@@ -67,7 +68,7 @@ class PlanOperator(BaseOperator):
     def items(self, context: Context, remark: Remark) -> Iterable[Item]:
         """The items of this run, in the order in which `limit` is to take them.
 
-        `remark` what was found that is none.
+        `remark` what was found that is none. `self.temp` is a folder for the time of planning.
         """
 
     def removals(self) -> Iterable[Item]:
@@ -82,6 +83,10 @@ class PlanOperator(BaseOperator):
         return {}
 
     def execute(self, context: Context) -> list[dict[str, Any]]:
+        with temp_space() as self.temp, disk_errors(self.temp):
+            return self._plan(context)
+
+    def _plan(self, context: Context) -> list[dict[str, Any]]:
         params = context["params"]
         dag_run, task_instance = context["dag_run"], context["ti"]
         refuse_unknown(dag_run.conf, context["dag"].params)

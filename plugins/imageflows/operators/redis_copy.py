@@ -53,20 +53,13 @@ class RedisCopyPlanOperator(PlanOperator):
         self.source_conn_id = source_conn_id
         self.destination_conn_id = destination_conn_id
 
-    def execute(self, context: Context) -> list[dict[str, Any]]:
-        from imagecore.tempspace import disk_errors, temp_space
-
-        with temp_space() as temp, disk_errors(temp):
-            self._temp = temp
-            return super().execute(context)
-
     def items(self, context: Context, remark: Remark) -> Iterable[Item]:
         source, destination = different(self.source_conn_id, self.destination_conn_id)
         self._existing = 0
         if context["params"]["manifest_uri"]:
             items: Iterable[Item] = read_items(context["params"]["manifest_uri"])
         else:
-            items = _listed(source, context["params"], self._temp, remark)
+            items = _listed(source, context["params"], self.temp, remark)
         return self._counted(islice(items, context["params"]["limit"]), destination)
 
     def _counted(self, items: Iterable[Item], destination: Database) -> Iterator[Item]:

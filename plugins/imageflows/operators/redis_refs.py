@@ -37,16 +37,9 @@ class RedisImageRefOperator(PlanOperator):
 
     template_fields = ("redis_conn_id",)
 
-    def __init__(self, *, redis_conn_id: str, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
+    def __init__(self, *, redis_conn_id: str, min_batch: int = 1_000, **kwargs: Any) -> None:
+        super().__init__(min_batch=min_batch, **kwargs)
         self.redis_conn_id = redis_conn_id
-
-    def execute(self, context: Context) -> list[dict[str, Any]]:
-        from imagecore.tempspace import disk_errors, temp_space
-
-        with temp_space() as temp, disk_errors(temp):
-            self._temp = temp
-            return super().execute(context)
 
     def items(self, context: Context, remark: Remark) -> Iterable[Item]:
         from imagecore.redisrefs import ReferenceScan
@@ -57,9 +50,7 @@ class RedisImageRefOperator(PlanOperator):
         self._scan: ReferenceScan | None = None
         if params["manifest_uri"]:
             return read_items(params["manifest_uri"])
-        self._scan = ReferenceScan(
-            redis_database(self.redis_conn_id), ref_rules(params), self._temp
-        )
+        self._scan = ReferenceScan(redis_database(self.redis_conn_id), ref_rules(params), self.temp)
         return self._found(self._scan, params["prefix"] or "")
 
     def _found(self, scan: ReferenceScan, prefix: str) -> Iterator[Item]:

@@ -60,7 +60,7 @@ class ReportOperator(BaseOperator):
         else:
             batches = [Batch(**batch) for batch in (*plan["batches"], *plan["removals"])]
             report = make_report(store, batches, run, folder)
-        again = commands(context, store.uri(f"{run}/failed.jsonl"))
+        again = self.commands(context, store.uri(f"{run}/failed.jsonl"))
         document = {
             **{name: plan[name] for name in ("dag_id", "run_id", "mode", "remarks")},
             **plan.get("summary", {}),
@@ -78,6 +78,10 @@ class ReportOperator(BaseOperator):
 
     def write_lists(self, store: WorkStore, run: str) -> None:
         """For subclasses: further files of the run, from its outcomes.jsonl."""
+
+    def commands(self, context: Context, failed_uri: str) -> list[str]:
+        """The ways to run again what failed."""
+        return commands(context, failed_uri)
 
     def _judge(
         self, report: Report, plan: dict[str, Any], params: dict[str, Any], again: list[str]
@@ -106,6 +110,8 @@ def summary(plan: dict[str, Any], report: Report) -> str:
     """A few lines for people: the counts, and the first items that did not end well."""
     counts = ", ".join(f"{report.counts[state]} {state.value}" for state in State)
     lines = [f"{plan['planned']} planned ({plan['mode']}): {counts}, {report.missing} missing"]
+    results = ", ".join(f"{count} {name}" for name, count in sorted(report.results.items()))
+    lines += [f"  {results}"] if results else []
     lines += [f"  {note}" for note in plan.get("notes", ())]
     lines += [f"  {key}: {state}: {reason}" for key, state, reason in report.problems]
     total = report.missing + report.counts[State.FAILED] + report.counts[State.QUARANTINED]

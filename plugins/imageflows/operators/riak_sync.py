@@ -6,7 +6,7 @@ import hashlib
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -84,29 +84,36 @@ class AssetsOperator(BaseOperator):
     """Makes the assets ready: unpacks an archive, and writes one index of all files.
 
     Returns what RiakAdlerSyncOperator and RemoveAssetsOperator need: the `folder` of the files,
-    the `index` in the work store, and the folder `unpacked`, if any. Workers must share
-    `[imageflows] assets_root`; the index goes through the work store.
+    the `index` in the work store, and the folder `unpacked`, if any; None in a dry run. Workers
+    must share `[imageflows] assets_root`; the index goes through the work store.
     """
 
-    def execute(self, context: Context) -> dict[str, str | None]:
+    def execute(self, context: Context) -> dict[str, str | None] | None:
         from imagecore.assets import build_index
-        from imagecore.tempspace import disk_errors, temp_space
+        from imagecore.tempspace import disk_errors, removed_on_error, temp_space
 
         params = context["params"]
         root = Path(assets_root()).resolve()
         unpacked = root / UNPACKED / hashlib.sha256(folder_of_run(context).encode()).hexdigest()
         shutil.rmtree(unpacked, ignore_errors=True)  # of an earlier try
-        with temp_space() as temp, disk_errors(temp):
+        if params["mode"] == "dryrun":
+            return None
+        with removed_on_error(unpacked), temp_space() as temp, disk_errors(temp):
             folder = self._folder(params, root, unpacked, temp)
             index = temp / INDEX
-            indexed = build_index(folder, index)
+            indexed = build_index(folder, index, leave_out=UNPACKED)
             if not indexed.files:
                 raise PlanRefused(
                     f"There is no file in {folder}: is the drive mounted, and `assets` right?"
                 )
             path = f"{folder_of_run(context)}/{INDEX}"
             work_store().put(path, index)
-        self.log.info("Indexed %d files of %s", indexed.files, folder)
+        self.log.info(
+            "Indexed %d files of %s; left out %d links and special files",
+            indexed.files,
+            folder,
+            indexed.left_out,
+        )
         was_unpacked = str(unpacked) if unpacked.exists() else None
         return {"folder": str(folder), "index": path, "unpacked": was_unpacked}
 
@@ -123,9 +130,14 @@ class AssetsOperator(BaseOperator):
             if not archive.is_file():
                 raise PlanRefused(f"There are no assets {archive}: correct `assets`, or mount it.")
         found = unpack(archive, unpacked)
-        self.log.info("Unpacked %d files, %d bytes", found.files, found.bytes)
+        self.log.info(
+            "Unpacked %d files, %d bytes; left out %d links",
+            found.files,
+            found.bytes,
+            found.links_left_out,
+        )
         top = unpacked / "assets"
-        return top if top.is_dir() else unpacked
+        return top if top.is_dir() and list(unpacked.iterdir()) == [top] else unpacked
 
     def _fetched(self, address: str, conn_id: str, temp: Path) -> Path:
         from imagecore.s3 import Bucket
@@ -156,7 +168,8 @@ class RemoveAssetsOperator(BaseOperator):
         if self.assets is None:
             return
         if self.assets["unpacked"]:
-            shutil.rmtree(self.assets["unpacked"])
+            with suppress(FileNotFoundError):
+                shutil.rmtree(self.assets["unpacked"])
         work_store().delete([self.assets["index"]])
 
 
@@ -198,7 +211,7 @@ class RiakAdlerSyncOperator(ImageBatchOperator):
 
     @contextmanager
     def processor(self, context: Context) -> Iterator[Process]:
-        from imagecore.assets import AssetIndex
+        from imagecore.assets import AssetIndex, build_index
         from imagecore.riaksync import RiakImages
         from imagecore.sandbox import picture_workers
         from imagecore.tempspace import temp_space
@@ -208,7 +221,15 @@ class RiakAdlerSyncOperator(ImageBatchOperator):
             bucket = client.bucket(self.riak_bucket)
             keeps_siblings = bool(bucket.properties().get("allow_mult"))
             file = temp / INDEX
-            file.write_bytes(work_store().get(self.assets["index"]))
+            try:
+                file.write_bytes(work_store().get(self.assets["index"]))
+            except FileNotFoundError as error:  # cleared after the teardown
+                if self.assets["unpacked"]:
+                    raise PlanRefused(
+                        "The unpacked assets were removed when the run ended: clear the whole run, "
+                        "not only what failed. What is in Riak is skipped."
+                    ) from error
+                build_index(Path(self.assets["folder"]), file, leave_out=UNPACKED)
             limits = {"timeout_s": self.timeout_s, "memory_mb": self.memory_mb, "file_mb": None}
             with (
                 AssetIndex(file) as index,
@@ -222,12 +243,22 @@ class RiakAdlerSyncOperator(ImageBatchOperator):
                     temp,
                     payload=context["params"]["payload"],
                     keeps_siblings=keeps_siblings,
+                    force=context["params"]["force"],
                 ).process
 
 
 class RiakReportOperator(ReportOperator):
     """The report, with the two logs of the legacy script: `upload.log` has the keys that were
     stored, `error.log` a line for each that has no picture in Riak."""
+
+    def commands(self, context: Context, failed_uri: str) -> list[str]:
+        """An unpacked archive was removed when the run ended, so that only all of it can be
+        cleared."""
+        found = super().commands(context, failed_uri)
+        assets = context["ti"].xcom_pull(task_ids="assets")
+        if assets and assets["unpacked"]:
+            found = [command.replace(" --only-failed", "") for command in found]
+        return found
 
     def write_lists(self, store: WorkStore, run: str) -> None:
         from imagecore.riaklogs import write_logs

@@ -112,13 +112,6 @@ class S3DiffOperator(SyncPlanOperator):
         self.destination_conn_id = destination_conn_id
         self.local_root = local_root
 
-    def execute(self, context: Context) -> list[dict[str, Any]]:
-        from imagecore.tempspace import disk_errors, temp_space
-
-        with temp_space() as temp, disk_errors(temp):
-            self._temp = temp
-            return super().execute(context)
-
     def items(self, context: Context, remark: Remark) -> Iterable[Item]:
         from imagecore.syncplan import SyncPlan
 
@@ -128,7 +121,7 @@ class S3DiffOperator(SyncPlanOperator):
         rules = rules_of(context)
         self.sync = self._sides(params)
         plan = SyncPlan(
-            open_side(self.sync["source"]), open_side(self.sync["destination"]), rules, self._temp
+            open_side(self.sync["source"]), open_side(self.sync["destination"]), rules, self.temp
         )
         plan.make()
         store, run = work_store(), folder_of_run(context)
