@@ -98,20 +98,21 @@ def test_one_child_makes_pyramids_and_ladders_by_turns(worker, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("code", "error", "reason"),
+    ("code", "timeout_s", "error", "reason"),
     [
-        ("os.kill(os.getpid(), 11); time.sleep(9)", UnreadableImage, r"crashed \(SIGSEGV\)"),
-        ("os.kill(os.getpid(), 9)", ItemFailed, "lack of memory"),
-        ("time.sleep(60)", ItemFailed, "longer than 3 s"),
+        ("os.kill(os.getpid(), 11); time.sleep(9)", 120, UnreadableImage, r"crashed \(SIGSEGV\)"),
+        ("os.kill(os.getpid(), 9)", 120, ItemFailed, "lack of memory"),
+        ("time.sleep(600)", 10, ItemFailed, "longer than 10 s"),
     ],
 )
 def test_a_ladder_that_ends_its_child_is_explained_and_leaves_nothing(
-    with_child, tmp_path, monkeypatch, code, error, reason
+    with_child, tmp_path, monkeypatch, code, timeout_s, error, reason
 ):
     with_child(f"parts.new_part(folder).write_text('half')\n{code}")
     out = tmp_path / "out"
     out.mkdir()
-    with PictureWorker(temp_dir=tmp_path, timeout_s=3, memory_mb=2048, file_mb=None) as worker:
+    limits = {"timeout_s": timeout_s, "memory_mb": 2048, "file_mb": None}
+    with PictureWorker(temp_dir=tmp_path, **limits) as worker:
         with pytest.raises(error, match=reason):
             worker.make_ladder(GOOD, out, "photos", "1.jpg")
         assert list(out.iterdir()) == []
