@@ -417,3 +417,16 @@ def test_the_logs_have_the_legacy_lines(sync):
             f"ERROR - b\\nad: {outcomes[bad].reason}",
         ]
     )
+
+
+def test_what_was_there_is_in_neither_log(sync):
+    key = sync.file("/x.jpg")
+    sync.run(key)
+    [again] = sync.run(key).values()
+    store = local_work_store(f"file://{sync.folder}/work")
+    store.put("outcomes.jsonl", again.line())
+    logs = write_logs(store, "outcomes.jsonl", sync.folder)
+    assert {name: log.read_text() for name, log in logs.items()} == {
+        "upload.log": "",
+        "error.log": "",
+    }

@@ -155,8 +155,9 @@ class Breaking:
                     if not (data := side.recv(2**20)):
                         return
                     if side is client:
-                        self._seen += self._command in data
-                        breaks = self._seen > 2
+                        if self._command in data:
+                            self._seen += 1
+                            breaks = self._seen > 2
                         server.sendall(data)
                     elif breaks and self.broke < self._times:
                         self.broke += 1
