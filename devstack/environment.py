@@ -58,6 +58,7 @@ def environment(
         "AIRFLOW__IMAGEFLOWS__WORK_STORE": layout.work.as_uri(),
         "AIRFLOW__IMAGEFLOWS__UPLOAD_ROOT": str(layout.upload),
         "AIRFLOW__IMAGEFLOWS__ASSETS_ROOT": str(layout.assets),
+        "AIRFLOW__IMAGEFLOWS__RENDERS_ROOT": str(layout.renders),
         # The form of a connection has a button "Test", and nobody but this machine may press it.
         "AIRFLOW__CORE__TEST_CONNECTION": "Enabled",
         S3_CONNECTION: _s3_connection(f"http://{HOST}:{ports['moto']}"),

@@ -45,6 +45,12 @@ class Layout:
         return self.state / "assets"
 
     @property
+    def renders(self) -> Path:
+        """The drive that `render_layers` and `render_composites` read, unless the environment
+        names another."""
+        return self.state / "renders"
+
+    @property
     def redis(self) -> Path:
         """What the embedded Redis keeps."""
         return self.state / "redis"

@@ -128,7 +128,7 @@ class PyramidItems:
             "source-etag": source.etag,
             "recipe": self._recipe.fingerprint(copyright),
         }
-        if existing and not self._force and self._is_current(existing, origin):
+        if existing and not self._force and self._buckets.image.is_current(existing, origin):
             return Result(State.SKIPPED, "up to date", {"target": target})
         metadata = {**origin, "copyright": "yes" if copyright else "no"}
         result = self._make(source, target, metadata)
@@ -180,17 +180,6 @@ class PyramidItems:
                 f"{image.url(target)} is the pyramid of another picture, {maker}: "
                 "rename one of them"
             )
-
-    def _is_current(self, existing: S3Object, origin: dict[str, str]) -> bool:
-        """Made of this source by this recipe, and whole: also where a try was killed before it
-        could compare what it had delivered, unless a key service hides the content's hash."""
-        made = existing.metadata
-        expected = {**origin, "bytes": str(existing.size)}
-        if any(made.get(name) != value for name, value in expected.items()):
-            return False
-        if made.get("etag") == existing.etag or not existing.etag_is_hash:
-            return True
-        return made.get("sha256") == self._buckets.image.sha256(existing)
 
     def _make(self, source: S3Object, target: str, metadata: dict[str, str]) -> Result:
         try:

@@ -17,6 +17,9 @@ from imagecore.tempspace import disk_errors
 from imagecore.text import printable
 from imagecore.workstore import WorkStore
 
+OUTCOMES = "outcomes"
+"""The folder of a plan with the outcomes of its first step."""
+
 NAMED = 20
 """How many items a message names before it points at the file."""
 
@@ -57,12 +60,15 @@ class Report:
         }
 
 
-def make_report(store: WorkStore, batches: Iterable[Batch], run: str, plan: str) -> Report:
+def make_report(
+    store: WorkStore, batches: Iterable[Batch], run: str, plan: str, step: str = OUTCOMES
+) -> Report:
     """Join the manifest with its outcomes, batch by batch; memory holds one batch.
 
     Writes `outcomes.jsonl` (all, in the manifest's order) and `failed.jsonl` (the items that
     failed, were quarantined, or have no outcome: a manifest, to run again) into the folder `run`.
-    `plan` is the folder of the plan whose batches these are.
+    `plan` is the folder of the plan whose batches these are, `step` the one in it whose outcomes
+    are meant.
     """
     batches = list(batches)
     report = Report(planned=sum(batch.count for batch in batches))
@@ -75,7 +81,7 @@ def make_report(store: WorkStore, batches: Iterable[Batch], run: str, plan: str)
         outcomes_file = stack.enter_context(outcomes.open("wb"))
         failed_file = stack.enter_context(failed.open("wb"))
         for batch in batches:
-            for item, outcome in _joined(store, batch, plan, report):
+            for item, outcome in _joined(store, batch, plan, step, report):
                 _count(report, item, outcome)
                 if outcome is not None:
                     outcomes_file.write(outcome.line())
@@ -88,9 +94,9 @@ def make_report(store: WorkStore, batches: Iterable[Batch], run: str, plan: str)
 
 
 def _joined(
-    store: WorkStore, batch: Batch, plan: str, report: Report
+    store: WorkStore, batch: Batch, plan: str, step: str, report: Report
 ) -> Iterator[tuple[Item, Outcome | None]]:
-    recorded, _, _ = read_outcomes(store, f"{plan}/outcomes/{batch.batch_id}")
+    recorded, _, _ = read_outcomes(store, f"{plan}/{step}/{batch.batch_id}")
     for item in read_batch(store, f"{plan}/{batch.uri.rpartition('/')[2]}", batch):
         yield item, recorded.pop(item["key"], None)
     report.stray += len(recorded)

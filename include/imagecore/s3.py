@@ -256,6 +256,19 @@ class Bucket:
             same = False
         return "" if same else "the stored bytes differ"
 
+    def is_current(self, existing: S3Object, origin: dict[str, str]) -> bool:
+        """Whether an object that `deliver` wrote is of this `origin` (metadata that say what it
+        was made of, and how), and whole: also where a try was killed before it could compare what
+        it had delivered, unless a key service hides the content's hash. For that its metadata must
+        have `bytes`, and should have `sha256`."""
+        made = existing.metadata
+        expected = {**origin, "bytes": str(existing.size)}
+        if any(made.get(name) != value for name, value in expected.items()):
+            return False
+        if made.get("etag") == existing.etag or not existing.etag_is_hash:
+            return True
+        return made.get("sha256") == self.sha256(existing)
+
     def sha256(self, stored: S3Object) -> str:
         """The SHA-256 of an object's bytes, all of which are read."""
         digest = hashlib.sha256()

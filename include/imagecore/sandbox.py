@@ -13,19 +13,23 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from queue import SimpleQueue
 from types import TracebackType
 from typing import Any, NoReturn
 
 from imagecore import errors
+from imagecore.composite import CompositeImage, CompositeInfo, CompositeRequest, request_to_json
 from imagecore.errors import ImageflowsError, ItemFailed, UnreadableImage
 from imagecore.examine import Examined
 from imagecore.ladder import LadderImage, LadderInfo
+from imagecore.layerpicture import LayerInfo, LayerRecipe
 from imagecore.layout import VerificationFailed
 from imagecore.parts import remove_parts
 from imagecore.pyramid import PyramidInfo
 from imagecore.recipe import Recipe, recipe_to_json
+from imagecore.viewing import Viewed
 
 # Of a picture. SIGILL, SIGBUS and SIGSYS would speak of the machine.
 _CRASHES = {"SIGSEGV", "SIGABRT", "SIGTRAP", "SIGFPE"}
@@ -126,6 +130,36 @@ class PictureWorker:
         lists = {"widths": tuple(info["widths"]), "notes": tuple(info["notes"])}
         return LadderInfo(**{**info, **lists, "images": images})
 
+    def make_layer(self, source: Path, target: Path, recipe: LayerRecipe) -> LayerInfo:
+        """As `layerpicture.make_layer`, in the child.
+
+        Raises:
+            UnreadableImage: also when the decoder crashed.
+            ItemFailed: also when time or memory ran out.
+            DiskFull: no space left beside `target` or in the temporary folder.
+        """
+        request = {
+            "source": os.path.abspath(source),
+            "target": os.path.abspath(target),
+            "recipe": asdict(recipe),
+        }
+        info = self._ask("layer", request, target.parent)
+        return LayerInfo(**{**info, "notes": tuple(info["notes"])})
+
+    def make_composite(self, request: CompositeRequest, folder: Path) -> CompositeInfo:
+        """As `compositor.Compositor.make`, in the child, which keeps its cache for the next one.
+
+        Raises:
+            UnreadableImage: also when the decoder crashed.
+            ItemRefused: the layers do not belong together.
+            ItemFailed: also when time or memory ran out.
+            DiskFull: no space left in `folder` or in the temporary folder.
+        """
+        sent = {**request_to_json(request), "folder": os.path.abspath(folder)}
+        info = self._ask("composite", sent, folder)
+        images = tuple(CompositeImage(**each) for each in info["images"])
+        return CompositeInfo(**{**info, "images": images, "notes": tuple(info["notes"])})
+
     def examine(self, source: Path, saved: Path | None = None) -> Examined:
         """As `examine.examine`, in the child; `saved` in the folder of `source`.
 
@@ -138,6 +172,21 @@ class PictureWorker:
             "saved": saved and os.path.abspath(saved),
         }
         return Examined(**self._ask("examine", request, source.parent))
+
+    def view(self, source: Path, small: Path | None = None, side: int = 0) -> Viewed:
+        """As `viewing.view`, in the child; `small` in the folder of `source`.
+
+        Raises:
+            UnreadableImage: also when the decoder crashed.
+            ItemFailed: also when time or memory ran out.
+            DiskFull: no space left for `small`.
+        """
+        request = {
+            "source": os.path.abspath(source),
+            "small": small and os.path.abspath(small),
+            "side": side,
+        }
+        return Viewed(**self._ask("view", request, source.parent))
 
     def _ask(self, make: str, request: dict[str, Any], folder: Path) -> dict[str, Any]:
         """Have the child make something in `folder`; returns its description."""

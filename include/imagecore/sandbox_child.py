@@ -7,7 +7,9 @@ It ends when its parent does. The kernel's parent-death signal cannot be used: i
 from __future__ import annotations
 
 import ctypes
+import functools
 import gc
+import itertools
 import json
 import os
 import queue
@@ -16,14 +18,20 @@ import threading
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeAlias
 
 if TYPE_CHECKING:
+    from imagecore.composite import CompositeInfo
+    from imagecore.compositor import Compositor
     from imagecore.examine import Examined
     from imagecore.ladder import LadderInfo
+    from imagecore.layerpicture import LayerInfo
     from imagecore.pyramid import PyramidInfo
+    from imagecore.viewing import Viewed
 
 _PARENT_CHECK_S = 1.0
+_COMPOSITES = 32
+"""They take the same memory one after another: to give it back each time costs them a sixth."""
 
 
 def main() -> None:
@@ -32,11 +40,16 @@ def main() -> None:
     requests: queue.SimpleQueue[bytes] = queue.SimpleQueue()
     threading.Thread(target=_read_requests, args=(requests,), daemon=True).start()
     threading.Thread(target=_watch_parent, args=(os.getppid(),), daemon=True).start()
-    while True:
-        answer = _answer(json.loads(requests.get()))
+    for number in itertools.count():
+        request = json.loads(requests.get())
+        often = request["make"] != "composite" or not number % _COMPOSITES
+        answer = _answer(request)
         answers.write(json.dumps(answer).encode() + b"\n")
         answers.flush()
-        _give_memory_back()
+        if often:
+            _give_memory_back()
+        if not number:
+            gc.freeze()  # the modules: looking through them would take longer than a picture
 
 
 def _give_memory_back() -> None:
@@ -90,7 +103,7 @@ def _answer(request: dict[str, Any]) -> dict[str, Any]:
     from imagecore.errors import ImageflowsError
 
     try:
-        return {"info": asdict(_MAKERS[request["make"]](request))}
+        return {"info": asdict(_MAKERS[request.pop("make")](request))}
     except (ImageflowsError, MemoryError) as error:
         return {"error": type(error).__name__, "text": str(error)}
     except Exception as error:  # noqa: BLE001 -- the parent reports it, the child goes on
@@ -117,6 +130,34 @@ def _ladder(request: dict[str, Any]) -> LadderInfo:
     return make_ladder(source, folder, request["kind"], request["name"])
 
 
+def _layer(request: dict[str, Any]) -> LayerInfo:
+    from imagecore.layerpicture import LOADERS, LayerRecipe, make_layer
+    from imagecore.picture import allow_only
+
+    allow_only(LOADERS)
+    recipe = LayerRecipe(**request["recipe"])
+    return make_layer(Path(request["source"]), Path(request["target"]), recipe)
+
+
+def _composite(request: dict[str, Any]) -> CompositeInfo:
+    from imagecore.composite import request_from_json
+    from imagecore.compositor import LOADERS
+    from imagecore.picture import allow_only
+
+    allow_only(LOADERS)
+    folder = Path(request.pop("folder"))
+    asked = request_from_json(request)
+    return _compositor(asked.cache_mb).make(asked, folder)
+
+
+@functools.lru_cache(maxsize=1)
+def _compositor(cache_mb: float) -> Compositor:
+    """One for as long as the child lives, or the cache has this size."""
+    from imagecore.compositor import Compositor
+
+    return Compositor(cache_mb)
+
+
 def _examine(request: dict[str, Any]) -> Examined:
     from imagecore.examine import LOADERS, examine
     from imagecore.picture import allow_only
@@ -125,10 +166,24 @@ def _examine(request: dict[str, Any]) -> Examined:
     return examine(Path(request["source"]), request["saved"] and Path(request["saved"]))
 
 
-_MAKERS: dict[str, Callable[[dict[str, Any]], PyramidInfo | LadderInfo | Examined]] = {
+def _view(request: dict[str, Any]) -> Viewed:
+    from imagecore.picture import allow_only
+    from imagecore.viewing import LOADERS, view
+
+    allow_only(LOADERS)
+    small = request["small"] and Path(request["small"])
+    return view(Path(request["source"]), small, request["side"])
+
+
+_Info: TypeAlias = "PyramidInfo | LadderInfo | LayerInfo | CompositeInfo | Examined | Viewed"
+
+_MAKERS: dict[str, Callable[[dict[str, Any]], _Info]] = {
     "pyramid": _pyramid,
     "ladder": _ladder,
+    "layer": _layer,
+    "composite": _composite,
     "examine": _examine,
+    "view": _view,
 }
 
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import hashlib
+import itertools
 import json
 import tempfile
 from functools import partial
@@ -132,6 +133,24 @@ def test_batches_cover_the_file_without_gap_or_overlap(items: list[Item], size: 
         position += batch.length
     assert position == len(data)
     assert sum(batch.count for batch in batches) == len(items)
+
+
+def common(one: str, other: str) -> int:
+    return next((n for n, pair in enumerate(zip(one, other)) if len({*pair}) > 1), len(one))
+
+
+@given(keys=st.sets(st.text("ab", min_size=9, max_size=9), min_size=1), size=st.integers(1, 40))
+def test_batches_may_end_where_neighbours_have_least_in_common(keys: set[str], size: int) -> None:
+    store = memory()
+    items = [{"key": key} for key in keys]
+    _, batches = write_manifest(items, store, "m.jsonl", lambda count: size, shared=common)
+    found = [[item["key"] for item in read_batch(store, "m.jsonl", each)] for each in batches]
+    assert [key for batch in found for key in batch] == sorted(keys)
+    for batch, following in itertools.pairwise(found):
+        assert size <= len(batch) <= size + size // 4
+        near = [*batch, *following][size - 1 : size + size // 4 + 1]
+        least = min(common(*pair) for pair in itertools.pairwise(near))
+        assert common(batch[-1], following[0]) == least
 
 
 def test_the_size_of_a_batch_is_asked_for_the_number_of_items() -> None:

@@ -13,7 +13,7 @@ from imagecore.batch import Process, run_batch
 from imagecore.errors import ImageflowsError, InfrastructureError, PlanRefused
 from imagecore.manifest import Batch, Item, read_batch
 from imagecore.outcome import OutcomeLog, State
-from imagecore.report import NAMED
+from imagecore.report import NAMED, OUTCOMES
 from imagecore.text import printable
 from imageflows.work import work_store
 
@@ -36,12 +36,15 @@ class ImageBatchOperator(BaseOperator):
     the task fails when items failed, so that "clear failed" does this batch alone again, and of
     it only what failed.
 
-    Subclasses give `processor`.
+    Subclasses give `processor`. Outcomes go to the folder `outcomes` of the plan's; a second step
+    over the same batches has one of its own.
 
     :param batch: a descriptor from PlanOperator.
     :param threads: how many items are in work at once. Two let one wait for the network while
         the other has the processor.
     """
+
+    outcomes = OUTCOMES
 
     def __init__(self, *, batch: dict[str, Any], threads: int = 2, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -69,7 +72,7 @@ class ImageBatchOperator(BaseOperator):
             )
         items = read_batch(store, path, batch)
         context["batch_label"] = label(items)  # type: ignore[typeddict-unknown-key]
-        record = OutcomeLog(store, f"{folder}/outcomes/{batch.batch_id}")
+        record = OutcomeLog(store, f"{folder}/{self.outcomes}/{batch.batch_id}")
         self.folder = folder
         self._stop = Event()
         with self.processor(context) as process:

@@ -71,6 +71,9 @@ class PlanOperator(BaseOperator):
         `remark` what was found that is none. `self.temp` is a folder for the time of planning.
         """
 
+    shared: Callable[[str, str], int] | None = None
+    """How much two neighbouring keys have in common, where batches are cut by that."""
+
     def removals(self) -> Iterable[Item]:
         """Items for a second stage, after the first ended well; asked for after `items`."""
         return ()
@@ -102,7 +105,9 @@ class PlanOperator(BaseOperator):
             images_per_task=params["images_per_task"],
         )
         items = islice(self.items(context, remarks.add), params["limit"])
-        manifest, batches = write_manifest(items, store, f"{folder}/{MANIFEST}", size_of)
+        manifest, batches = write_manifest(
+            items, store, f"{folder}/{MANIFEST}", size_of, shared=self.shared
+        )
         removed, removals = write_manifest(
             self.removals(), store, f"{folder}/{REMOVALS}", size_of, prefix="removals-"
         )

@@ -11,7 +11,7 @@ from airflow.sdk import BaseOperator, TriggerRule
 from imagecore.errors import ImageflowsError, PlanRefused
 from imagecore.manifest import Batch
 from imagecore.outcome import State
-from imagecore.report import Report, make_report, write_json
+from imagecore.report import OUTCOMES, Report, make_report, write_json
 from imageflows.work import folder_of_run, read_plan, work_store
 
 if TYPE_CHECKING:
@@ -38,12 +38,16 @@ class ReportOperator(BaseOperator):
     XCom `report` has the report's address and its counts, also when the task fails.
 
     :param plan_task_id: the task that planned.
+    :param part: the folder of the run for this report, where a run has several.
     """
 
-    def __init__(self, *, plan_task_id: str = "plan", **kwargs: Any) -> None:
+    outcomes = OUTCOMES
+
+    def __init__(self, *, plan_task_id: str = "plan", part: str = "", **kwargs: Any) -> None:
         kwargs.setdefault("trigger_rule", TriggerRule.ALL_DONE)
         super().__init__(**kwargs)
         self.plan_task_id = plan_task_id
+        self.part = part
 
     def execute(self, context: Context) -> None:
         task_instance = context["ti"]
@@ -53,13 +57,14 @@ class ReportOperator(BaseOperator):
                 "Nothing was planned, so nothing was done: "
                 f"see the log of task {self.plan_task_id}."
             )
-        store, run = work_store(), folder_of_run(context)
+        store, run = work_store(), "/".join(filter(None, (folder_of_run(context), self.part)))
+        self.folder = folder
         plan = read_plan(store, folder)
         if plan["mode"] == "dryrun":  # what an earlier plan of this run left undone stays known
             report = Report(planned=0)
         else:
             batches = [Batch(**batch) for batch in (*plan["batches"], *plan["removals"])]
-            report = make_report(store, batches, run, folder)
+            report = make_report(store, batches, run, folder, self.outcomes)
         again = self.commands(context, store.uri(f"{run}/failed.jsonl"))
         document = {
             **{name: plan[name] for name in ("dag_id", "run_id", "mode", "remarks")},
@@ -77,7 +82,8 @@ class ReportOperator(BaseOperator):
             self._judge(report, plan, context["params"], again)
 
     def write_lists(self, store: WorkStore, run: str) -> None:
-        """For subclasses: further files of the run, from its outcomes.jsonl."""
+        """For subclasses: further files for the folder `run`, from the outcomes.jsonl in it.
+        `self.folder` is the plan's."""
 
     def commands(self, context: Context, failed_uri: str) -> list[str]:
         """The ways to run again what failed."""
