@@ -15,6 +15,7 @@ from devstack.environment import embedded_only
 from devstack.errors import DevstackError
 from devstack.ez import seed_ez
 from devstack.layout import Layout, State
+from devstack.renders import seed_renders
 from devstack.runs import keep, kept_folder, parse_conf, run_dag
 from devstack.samples import seed
 from devstack.stack import down, up
@@ -93,6 +94,7 @@ def seed_all(layout: Layout, state: State) -> None:
     if state.embedded_s3:
         seed(state.url("moto"))
         seed_stores(state.url("moto"), layout.upload)
+        seed_renders(state.url("moto"), layout.renders)
     if state.embedded_ez:
         seed_ez(state.ports["redis"], state.url("riak"), layout.assets)
 

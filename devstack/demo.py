@@ -7,6 +7,7 @@ from time import monotonic
 
 from devstack.demo_ez import ez
 from devstack.demo_pyramids import pyramids
+from devstack.demo_renders import renders
 from devstack.demo_stores import stores
 from devstack.layout import Layout, State
 
@@ -25,6 +26,7 @@ def demo(layout: Layout, state: State, *, fresh: bool) -> bool:
     right = pyramids(layout, state, target / "pyramid_tiff", fresh=fresh)
     right = stores(layout, state, target / "stores") and right
     right = ez(layout, state, target / "ez") and right
+    right = renders(layout, state, target / "renders") and right
     took = f"{monotonic() - start:.0f} s"
     print(f"\nAs expected, after {took}." if right else f"\nNOT as expected, after {took}.")
     print(f"Pictures, reports, outcomes, lists and task logs: {target}")

@@ -17,11 +17,16 @@ import pyvips
 from devstack.dress import DRAWINGS
 from devstack.dress.sheet import Sheet
 from devstack.dress.skirts import draw_pleated
+from devstack.samples import client
 
 if TYPE_CHECKING:
     Draw = Callable[[Sheet], None]
 
 STYLE = "if-dr1001"
+BUCKET = "imageflows-renders"
+DRIVE_SCALE = 0.5
+"""Of the embedded drive: 400 × 600 pixels are drawn in ten seconds."""
+
 CURRENT, ARCHIVE = "current", "archive"
 """The two search directories of the style: the first that has a code wins."""
 
@@ -55,6 +60,13 @@ SUPERSEDED_FOLDER = f"{ARCHIVE}/2016/skirts"
 
 GREY_STEP, ALPHA_STEP = 3, 5
 """Grey and alpha are rounded to multiples: nobody sees it, and the files are half as large."""
+
+
+def seed_renders(endpoint: str, drive: Path) -> None:
+    """Make the bucket, and fill the drive with small layers where it has none yet."""
+    client(endpoint).create_bucket(Bucket=BUCKET)
+    if not (drive / CURRENT).is_dir():
+        draw_renders(drive, scale=DRIVE_SCALE)
 
 
 def draw_renders(folder: Path, *, scale: float = 1, colours: Iterable[int] | None = None) -> int:

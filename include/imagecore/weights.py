@@ -1,7 +1,8 @@
-"""libvips' resizing of lines of pixels as products of matrices, which can do a part alone."""
+"""Resizing of lines of pixels as products of matrices, which can do a part alone."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING
@@ -77,3 +78,23 @@ def weights_of(side: int, scale: float) -> Weights:
         first, last = int(counted[0]), int(counted[-1])
         blocks.append((at, first, np.ascontiguousarray(rows[:, first : last + 1])))
     return Weights(len(matrix), tuple(blocks))
+
+
+@lru_cache(maxsize=64)
+def mitchell_weights(side: int, size: int, first: int, end: int) -> Weights:
+    """The weights of ImageMagick's Mitchell filter, of a line of `side` pixels made `size` long,
+    for the pixels from `first` up to `end` of the result."""
+    step = side / size
+    wide = max(step, 1.0)
+    blocks = []
+    for at in range(first, end, _BLOCK):
+        centres = (np.arange(at, min(at + _BLOCK, end)) + 0.5) * step
+        low = max(0, math.floor(centres[0] - 2 * wide))
+        pixels = np.arange(low, min(side, math.ceil(centres[-1] + 2 * wide)))
+        apart = np.abs(pixels + 0.5 - centres[:, None]) / wide
+        near = (7 * apart - 12) * apart**2 + 16 / 3
+        far = ((-7 / 3 * apart + 12) * apart - 20) * apart + 32 / 3
+        counted = np.where(apart < 1, near, np.where(apart < 2, far, 0.0))
+        counted /= counted.sum(axis=1, keepdims=True)
+        blocks.append((at - first, low, counted.astype(np.float32)))
+    return Weights(end - first, tuple(blocks))

@@ -275,3 +275,12 @@ def test_what_alone_is_too_large_is_not_kept_and_nothing_makes_room_for_it():
     assert cache.get((LAYER, 2)) is None
     cache.put((LAYER, 1), "again", 35)
     assert (cache.get((LAYER, 1)), cache.held) == ("again", 35)
+
+
+def test_of_equals_what_was_not_used_for_longest_goes_first():
+    cache = RenderCache(20)
+    cache.put((LAYER, 1), "one", 10)
+    cache.put((LAYER, 2), "two", 10)
+    assert cache.get((LAYER, 1)) == "one"
+    cache.put((LAYER, 3), "three", 10)
+    assert [cache.get((LAYER, number)) for number in (1, 2, 3)] == ["one", None, "three"]

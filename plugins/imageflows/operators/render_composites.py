@@ -91,12 +91,13 @@ class RenderCompositePlanOperator(PlanOperator):
         return self._wanted(wanted, params["prefix"] or "", remark)
 
     def _wanted(self, keys: set[str] | None, prefix: str, remark: Remark) -> Iterator[Item]:
-        left = set(keys or ())
+        left, self._names = set(keys or ()), 0
         for item in self._plan_of_stacks.items():
             left.discard(item["key"])
             if (keys is None or item["key"] in keys) and any(
                 name.startswith(prefix) for name in item["names"]
             ):
+                self._names += len(item["names"])
                 yield item
         for key in sorted(left):
             remark(key, "is no stack of the style any more")
@@ -129,8 +130,8 @@ class RenderCompositePlanOperator(PlanOperator):
             seconds, size = renders.trial(whole)
         return {
             "trial": len(whole),
-            "bytes": size // len(whole) * self._plan_of_stacks.counts.composites,
-            "hours": round(seconds / len(whole) * plan["planned"] / 3_600, 2),
+            "bytes": size // len(whole) * self._names,
+            "hours": float(f"{seconds / len(whole) * plan['planned'] / 3_600:.2g}"),
         }
 
 
