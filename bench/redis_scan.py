@@ -126,7 +126,7 @@ def _documents(references: int) -> Iterator[dict[str, Any]]:
         yield {"page": {"id": page, "blocks": blocks, "meta": {"title": "Seite"}}}
 
 
-def _ours(port: int, temp: Path) -> int:
+def our_scan(port: int, temp: Path) -> int:
     from imagecore.manifest import write_manifest
     from imagecore.redisdb import Database
     from imagecore.redisrefs import ReferenceScan
@@ -139,7 +139,7 @@ def _ours(port: int, temp: Path) -> int:
     return manifest.count
 
 
-def _legacy(port: int, temp: Path) -> int:
+def legacy_scan(port: int, temp: Path) -> int:
     from imagecore.refrules import KEY_NAMES
 
     client = redis.Redis(host=HOST, port=port)
@@ -166,7 +166,7 @@ def _measure(way: int, port: int, temp: Path) -> dict[str, float]:
     import imagecore.workstore  # noqa: F401 -- imports are not what is measured
 
     before, cpu, started = peak_memory(), cpu_seconds(), perf_counter()
-    found = (_ours, _legacy)[way](port, temp)
+    found = (our_scan, legacy_scan)[way](port, temp)
     return {
         "found": found,
         "seconds": perf_counter() - started,

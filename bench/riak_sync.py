@@ -50,9 +50,7 @@ import redis
 
 from bench.measure import cpu_seconds, in_fresh_python, ratios, say, spread, table
 from bench.pictures import pictures
-from bench.redis_scan import A_PAGE, TEXT
-from bench.redis_scan import _legacy as legacy_scan
-from bench.redis_scan import _ours as our_scan
+from bench.redis_scan import A_PAGE, TEXT, legacy_scan, our_scan
 from bench.riak_head import THREADS, client_of, fill_riak, serving_riak
 from devstack.ez import BUCKET, HASH_PREFIX, LIVE, reference
 from devstack.processes import HOST
