@@ -30,6 +30,7 @@ NAMES = (
     "redis-scan",
     "riak-sync",
     "riak-head",
+    "renders",
 )
 
 

@@ -27,7 +27,7 @@ MAP = KEY_MAPS["width_folders"]
 
 @dataclass(frozen=True)
 class Workshop:
-    """Where ladders are made: a folder, the workers, and the largest file they get, in bytes."""
+    """Where pictures are made: a folder, the workers, and the largest file they get, in bytes."""
 
     temp: Path
     workers: SimpleQueue[PictureWorker]
