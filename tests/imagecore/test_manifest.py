@@ -27,6 +27,7 @@ from imagecore.manifest import (
     read_batch,
     write_manifest,
 )
+from imagecore.stacks import shared_layers
 from imagecore.workstore import WorkStore
 
 
@@ -136,7 +137,7 @@ def test_batches_cover_the_file_without_gap_or_overlap(items: list[Item], size: 
 
 
 def common(one: str, other: str) -> int:
-    return next((n for n, pair in enumerate(zip(one, other)) if len({*pair}) > 1), len(one))
+    return shared_layers(" ".join(one), " ".join(other))
 
 
 @given(keys=st.sets(st.text("ab", min_size=9, max_size=9), min_size=1), size=st.integers(1, 40))
