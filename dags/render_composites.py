@@ -32,15 +32,20 @@ from imageflows.operators.batch import BATCH_LABEL
 from imageflows.operators.render_composites import (
     RenderCompositeOperator,
     RenderCompositePlanOperator,
+    RenderReportOperator,
 )
 from imageflows.operators.render_verify import (
     ContactSheetOperator,
     RenderVerifyOperator,
     RenderVerifyReportOperator,
 )
-from imageflows.operators.report import ReportOperator
 from imageflows.params import shared_params
-from imageflows.renderparams import composite_params, contact_sheet_param, render_params
+from imageflows.renderparams import (
+    cache_param,
+    compositing_param,
+    contact_sheet_param,
+    render_params,
+)
 from imageflows.retry import DEFAULT_ARGS
 
 with DAG(
@@ -53,7 +58,8 @@ with DAG(
     params={
         **shared_params(prefix="Only stacks with a composite whose name begins with this."),
         **render_params(),
-        **composite_params(),
+        **compositing_param(),
+        **cache_param(),
         **contact_sheet_param(),
     },
 ) as dag:
@@ -68,7 +74,7 @@ with DAG(
         trigger_rule=TriggerRule.ALL_DONE,
     ).expand(batch=plan.output)
     rendered >> [
-        ReportOperator(task_id="report"),
+        RenderReportOperator(task_id="report"),
         verified,
         ContactSheetOperator(task_id="contact_sheet"),
     ]

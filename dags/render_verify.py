@@ -22,7 +22,7 @@ from imageflows.operators.batch import BATCH_LABEL
 from imageflows.operators.render_composites import RenderCompositePlanOperator
 from imageflows.operators.render_verify import RenderVerifyOperator, RenderVerifyReportOperator
 from imageflows.params import shared_params
-from imageflows.renderparams import composite_params, render_params
+from imageflows.renderparams import compositing_param, render_params
 from imageflows.retry import DEFAULT_ARGS
 
 with DAG(
@@ -35,7 +35,7 @@ with DAG(
     params={
         **shared_params(prefix="Only stacks with a composite whose name begins with this."),
         **render_params(),
-        **composite_params(),
+        **compositing_param(),
     },
 ) as dag:
     plan = RenderCompositePlanOperator(task_id="plan", trial=False)

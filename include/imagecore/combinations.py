@@ -163,6 +163,10 @@ def _sets(free: int, fits: Sequence[int]) -> int:
     def count(free: int) -> int:
         if free in known:
             return known[free]
+        together = _tied(free, fits)
+        if together != free:  # what no rule ties to each other is chosen independently
+            known[free] = count(together) * count(free & ~together)
+            return known[free]
         clashes = {bit: (free & ~fits[bit]).bit_count() for bit in _bits(free)}
         worst = max(clashes, key=clashes.__getitem__, default=0)
         if not clashes.get(worst):
@@ -172,6 +176,18 @@ def _sets(free: int, fits: Sequence[int]) -> int:
         return known[free]
 
     return count(free)
+
+
+def _tied(free: int, fits: Sequence[int]) -> int:
+    """One of the codes `free`, and those of them that rules tie to it, also by way of others."""
+    found, new = 0, free & -free
+    while new:
+        found |= new
+        clashing = 0
+        for bit in _bits(new):
+            clashing |= ~fits[bit]
+        new = free & clashing & ~found
+    return found
 
 
 Entry = tuple[frozenset[str], Mapping[str, Mapping[str, str]]]

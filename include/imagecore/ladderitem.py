@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import shutil
-import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from queue import SimpleQueue
@@ -20,7 +18,7 @@ from imagecore.s3 import ObjectChanged, ObjectDamaged
 from imagecore.sandbox import PictureWorker
 from imagecore.syncitem import Source, SyncItems, Trash, receipt
 from imagecore.target import Target
-from imagecore.tempspace import disk_errors
+from imagecore.tempspace import temp_folder
 
 MAP = KEY_MAPS["width_folders"]
 
@@ -70,12 +68,8 @@ class LadderItems(SyncItems):
                 f"the file has {item['source']['size']:,} bytes, and max_source_mb allows "
                 f"{self._workshop.max_source_bytes:,}"
             )
-        folder = Path(tempfile.mkdtemp(dir=self._workshop.temp))
-        try:
-            with disk_errors(folder):
-                return self._deliver(item, self._make(item, folder))
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
+        with temp_folder(self._workshop.temp) as folder:
+            return self._deliver(item, self._make(item, folder))
 
     def _make(self, item: Item, folder: Path) -> LadderInfo:
         *_, kind, name = item["name"].split("/")

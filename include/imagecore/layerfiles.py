@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -11,6 +10,8 @@ from pathlib import Path
 from threading import Lock
 from typing import Any
 
+from imagecore.errors import ItemFailed
+from imagecore.s3 import ServerFault
 from imagecore.syncitem import Source
 
 
@@ -42,7 +43,8 @@ class LayerFiles:
         """The files of these names, as planned, in order; they stay while in here.
 
         Raises:
-            ItemFailed: one is gone, or not as it was planned.
+            ItemFailed, ServerFault: one is gone, or not as it was planned, or cannot be read.
+            InfrastructureError: nor can any other.
         """
         with ExitStack() as stack:
             yield [stack.enter_context(self._one(*each)) for each in layers.items()]
@@ -50,7 +52,7 @@ class LayerFiles:
     @contextmanager
     def _one(self, name: str, planned: Mapping[str, Any]) -> Iterator[Path]:
         with self._lock:
-            file = self._files.setdefault(name, _File(self._folder / _file_name(name)))
+            file = self._files.setdefault(name, _File(self._folder / name))
             self._files.move_to_end(name)
             file.users += 1
         try:
@@ -64,10 +66,14 @@ class LayerFiles:
                 self._make_room()
 
     def _fetch(self, file: _File, planned: Mapping[str, Any]) -> None:
-        with file.path.open("wb") as target:
-            for piece in self._source.content(dict(planned)).pieces():
-                target.write(piece)
-            file.bytes = target.tell()
+        try:
+            with file.path.open("wb") as target:
+                for piece in self._source.content(dict(planned)).pieces():
+                    target.write(piece)
+                file.bytes = target.tell()
+        except (ItemFailed, ServerFault):
+            self._source.check()  # a drive or bucket that is gone is nobody's bad layer
+            raise
 
     def _make_room(self) -> None:
         total = sum(file.bytes for file in self._files.values())
@@ -78,7 +84,3 @@ class LayerFiles:
                 total -= file.bytes
                 file.path.unlink(missing_ok=True)
                 del self._files[name]
-
-
-def _file_name(name: str) -> str:
-    return hashlib.sha256(name.encode()).hexdigest()

@@ -158,7 +158,9 @@ def added(first: Planes, second: Planes) -> Planes:
 
 def legal(planes: Planes) -> Planes:
     """Without what Lanczos made less than nothing, more than opaque, or brighter than white."""
-    samples = np.clip(planes.samples, 0, 255)
+    # Where alpha went over, the colours went over with it, as in `straight`.
+    samples = planes.samples * (np.float32(255) / np.maximum(planes.samples[:, 3:], 255))
+    np.clip(samples, 0, 255, out=samples)
     np.minimum(samples[:, :3], samples[:, 3:], out=samples[:, :3])
     return Planes(planes.left, planes.top, samples)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import tempfile
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
@@ -12,16 +11,22 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
 
-from imagecore.composite import VERSION, CompositeInfo, CompositeRequest, Layer
+from imagecore.composite import (
+    VERSION,
+    CompositeImage,
+    CompositeInfo,
+    CompositeRequest,
+    Layer,
+)
 from imagecore.errors import ItemFailed
 from imagecore.layerfiles import LayerFiles
 from imagecore.manifest import Item
 from imagecore.outcome import Result, State
 from imagecore.renderstyle import Cut, Format
-from imagecore.s3 import Bucket
+from imagecore.s3 import Bucket, S3Object, ServerFault
 from imagecore.sandbox import PictureWorker
 from imagecore.stacks import layer_file
-from imagecore.tempspace import disk_errors
+from imagecore.tempspace import temp_folder
 
 MEDIA_TYPES = {"png": "image/png", "webp": "image/webp", "avif": "image/avif", "jpeg": "image/jpeg"}
 CHECKED_PSNR = 50.0
@@ -38,6 +43,10 @@ class Output:
     def key(self, name: str) -> str:
         """Of a composite of this name, below the style's prefix."""
         return f"{self.cut.name}/{name}.{self.format.extension}"
+
+    def is_of(self, image: CompositeImage) -> bool:
+        """Whether a file that was made is this one."""
+        return (image.size, image.format) == (self.cut.name, self.format.name)
 
 
 @dataclass(frozen=True)
@@ -146,22 +155,35 @@ class RenderItems:
         """Bring one stack up to date under all its names.
 
         Raises:
-            ItemFailed: a layer file is missing, changed or bad, or the result is not as it must be.
+            ItemRefused: a layer is bad, or does not fit the others.
+            ItemFailed: a layer file is missing or changed, or the result is not as it must be.
             InfrastructureError: nothing could be done for any other either.
         """
+        try:
+            return self._bring_up_to_date(item)
+        except ServerFault as fault:
+            self._bucket.check()
+            raise ItemFailed(f"{fault}; the server answers for others") from fault
+
+    def _bring_up_to_date(self, item: Item) -> Result:
         if item.get("missing"):
             raise ItemFailed(f"layer files are missing: {', '.join(item['missing'])}")
         recipes = {output: self._rendering.recipe(item, output) for output in self._outputs}
         main, *aliases = item["names"]
-        stale = [
-            output
-            for output, recipe in recipes.items()
-            if self._force or not self._is_current(output.key(main), recipe)
-        ]
+        sha256: dict[Output, str] = {}
+        for output, recipe in recipes.items():
+            found = None if self._force else self._current(output.key(main), {"recipe": recipe})
+            if found is not None:
+                sha256[output] = found.metadata.get("sha256", "")
+        stale = [output for output in recipes if output not in sha256]
         info = self._render(item, stale, recipes) if stale else None
+        for image in info.images if info else ():
+            output = next(each for each in stale if each.is_of(image))
+            sha256[output] = image.sha256
         copied = 0
         for output, recipe in recipes.items():
-            copied += self._copy(output, main, aliases, recipe)
+            made = {"recipe": recipe, "sha256": sha256[output]}
+            copied += self._copy(output, main, aliases, made)
         detail: dict[str, Any] = {"names": len(item["names"]), "copied": copied}
         if info is None:
             state = State.DONE if copied else State.SKIPPED
@@ -176,38 +198,36 @@ class RenderItems:
         return Result(State.DONE, "; ".join(info.notes), detail)
 
     def trial(self, items: Iterable[Item]) -> tuple[float, int]:
-        """The seconds that rendering some stacks takes, and the bytes of their files; nothing is
-        delivered."""
+        """The seconds that rendering some stacks takes after the first one, and the bytes of their
+        files; nothing is delivered."""
         size, started = 0, time.monotonic()
-        for item in items:
-            with (
-                tempfile.TemporaryDirectory(dir=self._temp, prefix="composite-") as folder,
-                disk_errors(Path(folder)),
-            ):
-                info = self._make(item, self._outputs, Path(folder))
-            size += sum(image.bytes for image in info.images)
+        for number, item in enumerate(items):
+            with temp_folder(self._temp) as folder:
+                info = self._make(item, self._outputs, folder, check=False)
+            if number:
+                size += sum(image.bytes for image in info.images)
+            else:
+                started = time.monotonic()
         return time.monotonic() - started, size
 
     @property
     def _outputs(self) -> list[Output]:
         return self._rendering.outputs
 
-    def _is_current(self, key: str, recipe: str) -> bool:
+    def _current(self, key: str, made: dict[str, str]) -> S3Object | None:
         found = self._bucket.find(self._prefix + key)
-        return found is not None and self._bucket.is_current(found, {"recipe": recipe})
+        return found if found and self._bucket.is_current(found, made) else None
 
     def _render(
         self, item: Item, outputs: list[Output], recipes: Mapping[Output, str]
     ) -> CompositeInfo:
-        with (
-            tempfile.TemporaryDirectory(dir=self._temp, prefix="composite-") as name,
-            disk_errors(Path(name)),
-        ):
-            folder = Path(name)
-            info = self._make(item, outputs, folder)
-            made = {(image.size, image.format): image for image in info.images}
-            for output in outputs:
-                image = made[output.cut.name, output.format.name]
+        with temp_folder(self._temp) as folder:
+            fast = self._rendering.compositing == "fast"
+            check = fast and self._rendered % self._checked == 0
+            self._rendered += 1
+            info = self._make(item, outputs, folder, check=check)
+            for image in info.images:
+                output = next(each for each in outputs if each.is_of(image))
                 metadata = {
                     "recipe": recipes[output],
                     "sha256": image.sha256,
@@ -220,46 +240,47 @@ class RenderItems:
                 self._bucket.deliver(Path(image.file), key, media_type, metadata)
         return info
 
-    def _make(self, item: Item, outputs: list[Output], folder: Path) -> CompositeInfo:
+    def _make(
+        self, item: Item, outputs: list[Output], folder: Path, *, check: bool
+    ) -> CompositeInfo:
         rendering = self._rendering
         names = rendering.files(item)
         with self._files.held({name: rendering.layers[name] for name in names}) as paths:
+            request = CompositeRequest(
+                layers=tuple(
+                    Layer(str(path), rendering.identity(name))
+                    for name, path in zip(names, paths, strict=True)
+                ),
+                sizes=tuple(dict.fromkeys(output.cut for output in outputs)),
+                formats=tuple(dict.fromkeys(output.format for output in outputs)),
+                ppi=rendering.ppi,
+                mode=rendering.compositing,
+                check_fast=check,
+                cache_mb=self._cache_mb,
+            )
             worker = self._workers.get()
             try:
-                fast = rendering.compositing == "fast"
-                check = fast and self._rendered % self._checked == 0
-                self._rendered += 1
-                request = CompositeRequest(
-                    layers=tuple(
-                        Layer(str(path), rendering.identity(name))
-                        for name, path in zip(names, paths, strict=True)
-                    ),
-                    sizes=tuple(dict.fromkeys(output.cut for output in outputs)),
-                    formats=tuple(dict.fromkeys(output.format for output in outputs)),
-                    ppi=rendering.ppi,
-                    mode=rendering.compositing,
-                    check_fast=check,
-                    cache_mb=self._cache_mb,
-                )
                 info = worker.make_composite(request, folder)
             finally:
                 self._workers.put(worker)
         if info.psnr is not None and info.psnr < CHECKED_PSNR:
-            raise ItemFailed(
+            failed = ItemFailed(
                 f"composited fast it is {info.psnr:.1f} dB near the exact one, and "
                 f"{CHECKED_PSNR:g} are the least: run this style with compositing = exact"
             )
+            failed.detail = {"psnr": info.psnr}
+            raise failed
         return info
 
-    def _copy(self, output: Output, main: str, aliases: Iterable[str], recipe: str) -> int:
+    def _copy(self, output: Output, main: str, aliases: Iterable[str], made: dict[str, str]) -> int:
         """Bring one file to the other names; returns how many copies it took."""
         source, copied = self._prefix + output.key(main), 0
         for alias in aliases:
             key = output.key(alias)
-            if not self._force and self._is_current(key, recipe):
+            if self._current(key, made):
                 continue
             self._bucket.copy(source, self._prefix + key)
-            if not self._is_current(key, recipe):
+            if not self._current(key, made):
                 raise ItemFailed(
                     f"{self._bucket.url(self._prefix + key)} is not the copy that was made: "
                     "someone else wrote it at the same time, or the server keeps no metadata"

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,16 +14,20 @@ from imagecore.outcome import Result, State
 from imagecore.s3 import Bucket, S3Object, ServerFault
 from imagecore.sides import Side
 from imagecore.syncitem import BucketSource, Planned, Source
-from imagecore.tempspace import disk_errors
+from imagecore.tempspace import temp_folder
 
 
 def layer_items(index: LayerIndex, side: Side) -> Iterator[Item]:
-    """The items of a manifest: every layer file found below `side`, and what is refused."""
+    """The items of a manifest: every layer file found below `side`, what is refused, and what is
+    missing for all colours to be there."""
     for base, colours in index.files.items():
         for colour, found in colours.items():
             yield {"key": output_key(base, colour), "source": source_of(found, side)}
     for (base, colour), reason in index.refused.items():
         yield {"key": output_key(base, colour), "source": None, "refused": reason}
+    for base, absent in index.absent.items():
+        for colour in absent:
+            yield {"key": output_key(base, colour), "source": None}
 
 
 def source_of(found: LayerFile, side: Side) -> Planned:
@@ -77,6 +79,8 @@ class LayerItems:
         """
         if "refused" in item:
             raise ItemRefused(item["refused"])
+        if item["source"] is None:
+            raise ItemFailed("the layer file is missing: no search directory has it")
         try:
             return self._bring_up_to_date(item["source"], self._prefix + item["key"])
         except ServerFault as fault:
@@ -95,12 +99,8 @@ class LayerItems:
         origin = {"source-etag": source_version(planned), "recipe": self._fingerprint}
         if existing and not self._force and self._bucket.is_current(existing, origin):
             return Result(State.SKIPPED, "up to date", {"target": target})
-        folder = Path(tempfile.mkdtemp(dir=self._workshop.temp))
-        try:
-            with disk_errors(folder):
-                return self._make(planned, target, origin, folder)
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
+        with temp_folder(self._workshop.temp) as folder:
+            return self._make(planned, target, origin, folder)
 
     def _refuse_taken(self, target: str, existing: S3Object | None) -> None:
         """Refuse to write over what somebody drew, where layers go into the source's bucket."""
@@ -114,9 +114,13 @@ class LayerItems:
 
     def _make(self, planned: Planned, target: str, origin: dict[str, str], folder: Path) -> Result:
         fetched, made = folder / "source", folder / "layer.png"
-        with fetched.open("wb") as file:
-            for piece in self._source.content(planned).pieces():
-                file.write(piece)
+        try:
+            with fetched.open("wb") as file:
+                for piece in self._source.content(planned).pieces():
+                    file.write(piece)
+        except ItemFailed:
+            self._source.check()  # a drive or bucket that is gone is nobody's bad layer
+            raise
         info = self._worked(fetched, made)
         described = {
             "width": info.width,

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import tempfile
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -18,10 +16,11 @@ from imagecore.manifest import Item
 from imagecore.outcome import Result
 from imagecore.renderitem import Output, Rendering
 from imagecore.renderstyle import Cut, Style
+from imagecore.report import reported
 from imagecore.s3 import Bucket, ObjectDamaged, ObjectMissing, S3Object, ServerFault
 from imagecore.sandbox import PictureWorker
 from imagecore.stacks import layer_file
-from imagecore.tempspace import disk_errors
+from imagecore.tempspace import temp_folder
 from imagecore.text import printable
 from imagecore.viewing import Viewed
 from imagecore.workstore import WorkStore
@@ -38,7 +37,6 @@ LISTED = 100
 _RECORDED = ("recipe", "sha256", "bytes", "width", "height")
 # WebP leaves alpha out where all is opaque.
 _ALPHA = {"png": True, "avif": True, "jpeg": False}
-_PIECE = 1 << 20
 
 
 class PictureReader:
@@ -60,11 +58,8 @@ class PictureReader:
             ItemFailed: they do not arrive whole, or the object is gone or another one.
             InfrastructureError: nor would any other.
         """
-        with (
-            tempfile.TemporaryDirectory(dir=self._temp, prefix="look-") as folder,
-            disk_errors(Path(folder)),
-        ):
-            path = Path(folder, "picture")
+        with temp_folder(self._temp) as folder:
+            path = folder / "picture"
             try:
                 self.bucket.fetch(found, path)
             except ObjectDamaged:  # by the way it took, perhaps; what lies there stays damaged
@@ -243,7 +238,7 @@ def verify_log(
     guessed: fewer than 10,000), in the order of the style. Then a line for each wrong file.
     """
     missing: set[tuple[str, str]] = set()
-    for outcome in _outcomes(store, outcomes):
+    for outcome in reported(store, outcomes):
         for length, of_size in outcome["detail"].get("missing", {}).items():
             missing |= {(length, size) for size in of_size}
     path = folder / "verify.log"
@@ -252,7 +247,7 @@ def verify_log(
             for cut in sizes:
                 if (length, cut.name) in missing:
                     log.write(f"{printable(length)} is missing items for image size {cut.name}\n")
-        for outcome in _outcomes(store, outcomes):
+        for outcome in reported(store, outcomes):
             log.writelines(f"ERROR - {line}\n" for line in _lines(outcome))
     return path
 
@@ -269,17 +264,6 @@ def _lines(outcome: Mapping[str, Any]) -> Iterator[str]:
     more = detail.get("wrong_files", 0) - len(wrong)
     if more > 0:
         yield f"{key}: {more:,} more files are wrong"
-
-
-def _outcomes(store: WorkStore, path: str) -> Iterator[dict[str, Any]]:
-    """One by one, whatever the file's size."""
-    offset, left = 0, b""
-    while piece := store.get(path, offset, _PIECE):
-        offset += len(piece)
-        *lines, left = (left + piece).split(b"\n")
-        yield from map(json.loads, lines)
-    if left:
-        yield json.loads(left)
 
 
 def colours(index: LayerIndex, style: Style) -> Iterator[str]:

@@ -20,6 +20,8 @@ from imagecore.workstore import WorkStore
 OUTCOMES = "outcomes"
 """The folder of a plan with the outcomes of its first step."""
 
+_PIECE = 1 << 20
+
 NAMED = 20
 """How many items a message names before it points at the file."""
 
@@ -91,6 +93,17 @@ def make_report(
         store.put(f"{run}/outcomes.jsonl", outcomes)
         store.put(f"{run}/failed.jsonl", failed)
     return report
+
+
+def reported(store: WorkStore, path: str) -> Iterator[dict[str, Any]]:
+    """The outcomes of a file that `make_report` wrote, one by one, whatever its size."""
+    offset, left = 0, b""
+    while piece := store.get(path, offset, _PIECE):
+        offset += len(piece)
+        *lines, left = (left + piece).split(b"\n")
+        yield from map(json.loads, lines)
+    if left:
+        yield json.loads(left)
 
 
 def _joined(

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
+from imagecore.report import reported
 from imagecore.riaksync import HASH_MISMATCH, MISSING, UPLOADED
 from imagecore.text import printable
 from imagecore.workstore import WorkStore
@@ -26,8 +26,7 @@ def write_logs(store: WorkStore, outcomes: str, folder: Path) -> dict[str, Path]
         paths["upload.log"].open("w", encoding="utf-8") as uploads,
         paths["error.log"].open("w", encoding="utf-8") as errors,
     ):
-        for line in store.get(outcomes).splitlines():
-            outcome = json.loads(line)
+        for outcome in reported(store, outcomes):
             key, result = _line(outcome["key"]), outcome["detail"].get("result")
             if result == UPLOADED:
                 uploads.write(f"{key}\n")

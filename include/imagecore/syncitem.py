@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
 from imagecore.content import Content, FileContent, ObjectContent, glance, look, same_content
-from imagecore.errors import InfrastructureError, ItemFailed
+from imagecore.errors import InfrastructureError, ItemFailed, PlanRefused
 from imagecore.manifest import Item
 from imagecore.outcome import Result, State
 from imagecore.s3 import Bucket, ObjectChanged, ObjectDamaged, ObjectMissing, ServerFault
@@ -100,7 +100,11 @@ class FolderSource:
             raise ObjectChanged(f"{printable(self.side.folder / key)} is there (again)")
 
     def check(self) -> None:
-        if self.side.identity() != self.identity:
+        try:
+            found = self.side.identity()
+        except PlanRefused as error:  # it was there when it was planned
+            raise InfrastructureError(str(error)) from error
+        if found != self.identity:
             raise InfrastructureError(
                 f"Another drive is mounted at {printable(self.side.folder)} than when it was "
                 "listed: mount the right one, or clear the task `plan` to plan again."

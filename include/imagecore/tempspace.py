@@ -90,6 +90,16 @@ def disk_errors(folder: Path) -> Iterator[None]:
 
 
 @contextmanager
+def temp_folder(within: Path) -> Iterator[Path]:
+    """A new folder below `within`, removed at the end. No space left there raises DiskFull."""
+    with (
+        disk_errors(within),
+        tempfile.TemporaryDirectory(dir=within, ignore_cleanup_errors=True) as folder,
+    ):
+        yield Path(folder)
+
+
+@contextmanager
 def temp_file(folder: Path, name: str) -> Iterator[Path]:
     """A path below `folder`, whose file is removed at the end if there is one."""
     path = folder / name

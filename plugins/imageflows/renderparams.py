@@ -59,7 +59,21 @@ def render_params() -> dict[str, Param]:
     }
 
 
-def composite_params() -> dict[str, Param]:
+def cache_param() -> dict[str, Param]:
+    """What a task that renders may keep."""
+    return {
+        "cache_mb": Param(
+            1_024,
+            type="integer",
+            minimum=64,
+            title="Cache",
+            description="MB a task keeps of layers and unfinished stacks.",
+            section="Fan-out",
+        )
+    }
+
+
+def compositing_param() -> dict[str, Param]:
     """How layers are laid over each other."""
     return {
         "compositing": Param(
@@ -70,15 +84,7 @@ def composite_params() -> dict[str, Param]:
             description="exact: layers are laid over each other at their own size. fast: they "
             "are made smaller first; some stacks of every run are compared with exact.",
             section="What to do",
-        ),
-        "cache_mb": Param(
-            1_024,
-            type="integer",
-            minimum=64,
-            title="Cache",
-            description="MB a task keeps of layers and unfinished stacks.",
-            section="Fan-out",
-        ),
+        )
     }
 
 

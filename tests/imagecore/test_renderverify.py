@@ -448,7 +448,7 @@ def test_of_many_wrong_files_all_are_counted(bucket, workers, work_store, tmp_pa
 
 
 def test_outcomes_longer_than_one_read_are_read_whole(work_store, tmp_path, monkeypatch):
-    monkeypatch.setattr("imagecore.renderverify._PIECE", 7)
+    monkeypatch.setattr("imagecore.report._PIECE", 7)
     lines = [Outcome(f"k{number}", State.FAILED, "bad").line() for number in range(5)]
     work_store.put("run/outcomes.jsonl", b"".join(lines).rstrip(b"\n"))
     log = verify_log(work_store, "run/outcomes.jsonl", tmp_path, SIZES, ["knee"])

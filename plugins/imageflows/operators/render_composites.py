@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from itertools import islice
@@ -13,6 +14,7 @@ from imagecore.report import write_json
 from imagecore.stacks import shared_layers
 from imageflows.operators.batch import ImageBatchOperator
 from imageflows.operators.plan import PlanOperator
+from imageflows.operators.report import ReportOperator
 from imageflows.renderparams import (
     COMPOSITES_PREFIX,
     RENDER,
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
     from imagecore.renderstyle import Style
     from imagecore.sides import LocalSide, S3Side
     from imagecore.stacks import StackCounts
+    from imagecore.workstore import WorkStore
     from imageflows.operators.plan import Remark
     from imageflows.sides import Where
 
@@ -65,7 +68,7 @@ class RenderCompositePlanOperator(PlanOperator):
 
     def items(self, context: Context, remark: Remark) -> Iterable[Item]:
         from imagecore.layerindex import index_layers
-        from imagecore.stacks import plan_stacks
+        from imagecore.stacks import layer_file, plan_stacks
 
         params = context["params"]
         style = style_of(params)
@@ -74,6 +77,11 @@ class RenderCompositePlanOperator(PlanOperator):
         index = index_layers(style, side, also=listed_bases(style))
         for each in index.remarks:
             remark(each.name, each.text)
+        self._refused = {
+            file: f"{file} ({reason})"
+            for (base, colour), reason in index.refused.items()
+            for file in [layer_file(base, colour)]
+        }
         self._plan_of_stacks = plan_stacks(style, index.colours)
         self._rendering = _rendering(style, index, side, params.get("compositing", "exact"))
         write_json(
@@ -98,14 +106,24 @@ class RenderCompositePlanOperator(PlanOperator):
                 name.startswith(prefix) for name in item["names"]
             ):
                 self._names += len(item["names"])
+                if "missing" in item:
+                    item["missing"] = [self._refused.get(each, each) for each in item["missing"]]
                 yield item
         for key in sorted(left):
             remark(key, "is no stack of the style any more")
 
     def finish(self, plan: dict[str, Any]) -> dict[str, Any]:
         counts = self._plan_of_stacks.counts
-        summary = {"style": self._rendering.style, **_counts(counts)}
+        summary = {
+            "style": self._rendering.style,
+            "composites": self._names,
+            "style_total": _counts(counts),
+        }
         notes = list(_explained(counts, len(self._rendering.outputs)))
+        if plan["planned"] < counts.stacks:
+            notes.append(
+                f"in this run: {self._names:,} composites, {plan['planned']:,} stacks of these"
+            )
         if self.trial:
             try:
                 estimate = self._estimate(plan)
@@ -123,15 +141,16 @@ class RenderCompositePlanOperator(PlanOperator):
         """Neighbours are tried, since they share layers as in a run."""
         middle = max(0, self._plan_of_stacks.counts.stacks // 2 - TRIAL)
         items = islice(self._plan_of_stacks.items(), middle, middle + 2 * TRIAL)
-        whole = list(islice((item for item in items if "missing" not in item), TRIAL))
-        if not whole:
-            raise PlanRefused("the stacks in the middle all lack layers")
+        whole = list(islice((item for item in items if "missing" not in item), TRIAL + 1))
+        if len(whole) < 2:
+            raise PlanRefused("the stacks in the middle lack layers")
         with rendering_items(self._where, self._rendering, plan["params"], self.temp) as renders:
             seconds, size = renders.trial(whole)
+        tried = len(whole) - 1
         return {
-            "trial": len(whole),
-            "bytes": size // len(whole) * self._names,
-            "hours": float(f"{seconds / len(whole) * plan['planned'] / 3_600:.2g}"),
+            "trial": tried,
+            "bytes": size // tried * self._names,
+            "hours": float(f"{seconds / tried * plan['planned'] / 3_600:.2g}"),
         }
 
 
@@ -181,6 +200,31 @@ class RenderCompositeOperator(ImageBatchOperator):
             ) as renders,
         ):
             yield renders.process
+
+
+class RenderReportOperator(ReportOperator):
+    """The report, with what rendering took: files rendered and copied, the seconds of each step,
+    and how near to `exact` the stacks came that `fast` compared (`psnr`, in dB)."""
+
+    def details(self, store: WorkStore, run: str) -> dict[str, Any]:
+        from imagecore.report import reported
+
+        files: Counter[str] = Counter()
+        seconds: Counter[str] = Counter()
+        psnr = []
+        for outcome in reported(store, f"{run}/outcomes.jsonl"):
+            detail = outcome["detail"]
+            files.update({name: detail.get(name, 0) for name in ("rendered", "copied")})
+            seconds.update(detail.get("seconds_of", {}))
+            psnr += [detail["psnr"]] if "psnr" in detail else []
+        found: dict[str, Any] = {
+            "files": dict(files),
+            "seconds_of": {step: round(took, 2) for step, took in seconds.items()},
+        }
+        if psnr:
+            found["psnr"] = {"compared": len(psnr), "lowest": round(min(psnr), 1)}
+        self.log.info("Rendering: %s", found)
+        return found
 
 
 @contextmanager
@@ -244,6 +288,7 @@ def _counts(counts: StackCounts) -> dict[str, Any]:
         "stacks": counts.stacks,
         "aliases": counts.aliases,
         "failing": counts.failing,
+        "empty": counts.empty,
         "overs": counts.overs,
         "overs_shared": counts.overs_shared,
         "missing_layers": [
@@ -267,6 +312,8 @@ def _explained(counts: StackCounts, outputs: int) -> Iterator[str]:
     )
     saved = 1 - counts.overs_shared / counts.overs if counts.overs else 0
     yield f"{counts.overs:,} layers to lay over others, {saved:.0%} of them saved by sharing"
+    if counts.empty:
+        yield f"{counts.empty:,} composites have no layer at all, and are left out"
     if counts.missing:
         yield f"{counts.failing:,} composites need one of {len(counts.missing):,} missing layers:"
         for each in counts.missing[:MISSING_SHOWN]:

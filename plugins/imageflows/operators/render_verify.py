@@ -76,6 +76,13 @@ class RenderVerifyReportOperator(ReportOperator):
 
     outcomes = VERIFIED
 
+    def commands(self, context: Context, failed_uri: str) -> list[str]:
+        """What mends what was found is rendering; verifying again only finds it again."""
+        found = super().commands(context, failed_uri)
+        return [
+            each.replace("trigger render_verify", "trigger render_composites") for each in found
+        ]
+
     def write_lists(self, store: WorkStore, run: str) -> None:
         from imagecore.renderitem import Rendering
         from imagecore.renderverify import verify_log
@@ -123,7 +130,8 @@ class ContactSheetOperator(BaseOperator):
         )
         choices = choose(items, None if params["contact_sheet"] == "all" else SAMPLE)
         counts = {
-            name: plan["summary"][name] for name in ("composites", "stacks", "aliases", "failing")
+            name: plan["summary"]["style_total"][name]
+            for name in ("composites", "stacks", "aliases", "failing")
         }
         with (
             temp_space() as temp,

@@ -66,9 +66,11 @@ class ReportOperator(BaseOperator):
             batches = [Batch(**batch) for batch in (*plan["batches"], *plan["removals"])]
             report = make_report(store, batches, run, folder, self.outcomes)
         again = self.commands(context, store.uri(f"{run}/failed.jsonl"))
+        details = {} if plan["mode"] == "dryrun" else self.details(store, run)
         document = {
             **{name: plan[name] for name in ("dag_id", "run_id", "mode", "remarks")},
             **plan.get("summary", {}),
+            **details,
             **report.as_json(),
             "planned": plan["planned"],
             "plan": store.uri(folder),
@@ -80,6 +82,10 @@ class ReportOperator(BaseOperator):
         if plan["mode"] != "dryrun":
             self.write_lists(store, run)
             self._judge(report, plan, context["params"], again)
+
+    def details(self, store: WorkStore, run: str) -> dict[str, Any]:
+        """For subclasses: what else the report says, from the outcomes.jsonl in folder `run`."""
+        return {}
 
     def write_lists(self, store: WorkStore, run: str) -> None:
         """For subclasses: further files for the folder `run`, from the outcomes.jsonl in it.
