@@ -8,12 +8,18 @@ import subprocess
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from time import perf_counter
+from typing import Any
 
+from imagecore.compositefiles import psnr
 from imagecore.renderstyle import PPI
 
 ABSENT = "ImageMagick is not installed: apt-get install imagemagick"
 _NAMES = ("convert-im6.q16", "convert")
 """Debian's own name of the program first: behind the other there may be a wrapper that costs."""
+
+WHOLE = "800x800.png"
+_LEAST_ALIKE = 30.0
+"""dB. Filters are others than ours; what is less alike is another picture."""
 
 _DENSITY = ["-units", "PixelsPerInch", "-density", str(PPI)]
 _SMALL = ["-gravity", "center", "-background", "transparent", "-extent", "142x142"]
@@ -41,7 +47,7 @@ def legacy_composite(
     `threads` None: as many as ImageMagick takes by itself.
     """
     folder.mkdir(parents=True)
-    whole = folder / "800x800.png"
+    whole = folder / WHOLE
     environ = {**os.environ, **({"MAGICK_THREAD_LIMIT": str(threads)} if threads else {})}
 
     def run(source: Iterable[str | Path], *options: str | Path) -> None:
@@ -54,3 +60,29 @@ def legacy_composite(
     for name, options in _CUTS.items():
         run([whole], "-trim", "+repage", *options, *_SMALL, folder / f"{name}.png")
     return perf_counter() - started
+
+
+def likeness(ours: Path, legacy: Path) -> float:
+    """How alike two composites are, in dB. Of the cuts only the size is compared: when filters
+    leave one pixel more to be trimmed, all others move.
+
+    Raises:
+        RuntimeError: they are not pictures of the same.
+    """
+    import numpy as np
+    import pyvips
+
+    found = 0.0
+    for file in (WHOLE, *(f"{name}.png" for name in _CUTS)):
+        pair: list[Any] = [
+            pyvips.Image.new_from_file(str(folder / file)).colourspace("srgb")
+            for folder in (ours, legacy)
+        ]
+        sizes = [(image.width, image.height) for image in pair]
+        if sizes[0] != sizes[1]:
+            raise RuntimeError(f"{ours / file} is {sizes[0]} pixels, the legacy's {sizes[1]}")
+        if file == WHOLE:
+            found = psnr(*(np.ascontiguousarray(image.numpy()) for image in pair))
+    if found < _LEAST_ALIKE:
+        raise RuntimeError(f"{ours} is another picture than the legacy's: {found:.1f} dB")
+    return found

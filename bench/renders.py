@@ -7,7 +7,9 @@ and fits 800 x 800, and one for each of the three cuts of that. Fair because bot
 layer files and write the same files into a folder of the same disk, each on one core; that they
 are pictures of the same is checked. Ours keeps layers and unfinished stacks from one composite to
 the next, and reads back every file with another library; the legacy begins anew each time and
-checks nothing. It makes every few of the stacks, as each costs it the same. Sides take turns.
+checks nothing. Ours makes all stacks of one colour. The legacy, whose composites cost the same
+whatever was made before, makes a sample of them, evenly spaced and another in each run. Sides take
+turns.
 
 Over a real CSV the legacy makes every combination, duplicates too: its time there is that of a
 sample, extrapolated. Ours makes distinct stacks and copies files for the other names. The
@@ -15,7 +17,7 @@ layers of those styles are not to be had; those of the dress of the same kind st
 
 The layers are those of the sample style in one colour, 1600 x 2400 pixels, drawn once.
 
-    python -m bench renders [--runs 3] [--pictures 60]
+    python -m bench renders [--runs 3] [--pictures 624]
 """
 
 from __future__ import annotations
@@ -24,20 +26,19 @@ import os
 import shutil
 import tempfile
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import mean
 from time import perf_counter
-from typing import Any
 
 import psutil
 
 from bench import ROOT
 from bench.machine import cores
-from bench.measure import ratios, say, spread, table
-from bench.render_legacy import ABSENT, find_convert, legacy_composite
+from bench.measure import cpu_seconds, ratios, say, spread, table
+from bench.render_legacy import ABSENT, find_convert, legacy_composite, likeness
 from devstack.renders import STYLE, draw_renders, drawings
 from imagecore.composite import MODES, CompositeRequest, Layer
 from imagecore.manifest import Item
@@ -46,12 +47,12 @@ from imagecore.sandbox import PictureWorker
 from imagecore.stacks import plan_stacks
 
 RUNS = 3
-STACKS = 60
-SAMPLE = 8
+SAMPLE = 10
 """Of a run's stacks, those that the legacy makes too."""
 GROWTH = (50, 100, 200, 400)
 CACHE_MB, SMALL_CACHE_MB = 1024, 256
-MEMORY_MB = 4096
+MEMORY_MB = 2_048
+"""Of the child besides its cache, as RenderCompositeOperator has it."""
 
 LAYERS = ROOT / "build" / "bench" / "renders"
 SCALE = 2
@@ -61,8 +62,6 @@ STYLES = {
     "fp-dr1006-102": "FP-DR1006-102-Mini.csv",
 }
 STEPS = ("decode", "composite", "resize", "encode", "verify")
-LEAST_ALIKE = 30.0
-"""dB between ours and the legacy's, whose filters are others: less is another picture."""
 
 Files = Mapping[str, Path]
 """Layer files by base name."""
@@ -70,10 +69,11 @@ Files = Mapping[str, Path]
 
 @dataclass(frozen=True)
 class Made:
-    """A composite: its seconds, those of each step, and the most memory of the child until then
-    in bytes."""
+    """A composite: its seconds, the child's CPU-seconds, the seconds of each step, and the most
+    memory of the child until then in bytes."""
 
     seconds: float
+    cpu: float
     steps: dict[str, float]
     peak: int
 
@@ -82,16 +82,16 @@ def main(runs: int, count: int | None) -> None:
     """Measure all sides in turns, and print the tables."""
     files = _dress()
     items = _planned(load_style(ROOT / "include" / "styles" / f"{STYLE}.yaml"))
-    size = min(count or STACKS, len(items))
+    items = items[: count or len(items)]
     convert = find_convert()
     with tempfile.TemporaryDirectory(prefix="imageflows-bench-") as folder:
         temp = Path(folder)
-        _a_composite(runs, size, items, files, convert, temp)
-        _on_all_cores(runs, items[: len(items) * size // STACKS], files, temp)
+        _a_composite(runs, items, files, convert, temp)
+        _on_all_cores(runs, items, files, temp)
         if convert:
             for name, combinations in STYLES.items():
                 _a_real_style(runs, name, combinations, files, convert, temp)
-        _growth([each * size // STACKS for each in GROWTH], items, files, temp)
+        _growth([each for each in GROWTH if each < len(items)] + [len(items)], items, files, temp)
 
 
 def _dress() -> Files:
@@ -114,13 +114,13 @@ def _planned(style: Style) -> list[Item]:
 
 
 def _a_composite(
-    runs: int, size: int, items: Sequence[Item], files: Files, convert: str | None, temp: Path
+    runs: int, items: Sequence[Item], files: Files, convert: str | None, temp: Path
 ) -> None:
-    def ours(mode: str) -> Callable[[Sequence[Item]], float]:
-        return lambda part: mean(each.seconds for each in _rendered(part, files, mode, temp / mode))
+    def ours(mode: str) -> Callable[[Sequence[Item]], tuple[float, float]]:
+        return lambda sample: _mean(_rendered(items, files, mode, temp / mode))
 
-    def legacy(name: str, threads: int | None) -> Callable[[Sequence[Item]], float]:
-        return lambda part: _legacy(convert or "", _every(part), files, temp / name, threads)
+    def legacy(name: str, threads: int | None) -> Callable[[Sequence[Item]], tuple[float, float]]:
+        return lambda sample: _legacy(convert or "", sample, files, temp / name, threads)
 
     sides = {f"ours, {mode}": ours(mode) for mode in reversed(MODES)}
     one, free = "legacy: `convert`, one thread", "legacy: `convert`, its default threads"
@@ -128,29 +128,27 @@ def _a_composite(
         sides |= {one: legacy("legacy", 1), free: legacy("legacy-free", None)}
     else:
         print(f"Not measured: {ABSENT}\n")
-    took: dict[str, list[float]] = {side: [] for side in sides}
+    took: dict[str, list[tuple[float, float]]] = {side: [] for side in sides}
     alike = []
     for run in range(runs):
-        first = (2 * run + 1) * (len(items) - size) // (2 * runs)
-        part = items[first : first + size]
+        sample = _every(items, run)
         for side in sides if run % 2 == 0 else reversed(sides):
             say(f"run {run + 1} of {runs}: {side}")
-            took[side].append(sides[side](part))
+            took[side].append(sides[side](sample))
         if convert:
-            alike += [_likeness(item, temp) for item in _every(part)]
+            names = [item["names"][0] for item in sample]
+            alike += [likeness(temp / "fast" / name, temp / "legacy" / name) for name in names]
         _emptied(temp)
-    rows = [
-        (side, spread((1_000 * each for each in seconds), 0), f"{_times(took, one, side)}")
-        for side, seconds in took.items()
-    ]
-    head = ("ms a composite", "times the legacy's speed")
-    table((f"{size} stacks, four sizes of each, one core", *head), rows)
+    rows = []
+    for side, pairs in took.items():
+        columns = [*zip(*pairs, strict=True)]
+        theirs = zip(*took.get(one, ()), strict=True)
+        times = [ratios(*both) for both in zip(theirs, columns, strict=False)] or ["–", "–"]
+        rows.append((side, *(spread((1_000 * n for n in each), 0) for each in columns), *times))
+    head = ("ms a composite", "CPU-ms", "times the legacy's speed", "by CPU-seconds")
+    table((f"{len(items)} stacks, four sizes of each, one core", *head), rows)
     if alike:
         print(f"Legacy: {SAMPLE} of them. Least alike of ours, fast: {min(alike):.1f} dB.\n")
-
-
-def _times(took: Mapping[str, Sequence[float]], legacy: str, side: str) -> str:
-    return ratios(took[legacy], took[side]) if legacy in took else "–"
 
 
 def _on_all_cores(runs: int, items: Sequence[Item], files: Files, temp: Path) -> None:
@@ -185,14 +183,15 @@ def _a_real_style(
     items = _planned(replace(style, combination_files={length: REAL / combinations}))
     files = _standing_in(items, dress)
     composites = [item for item in items for _ in item["names"]]
-    ours, legacy = [], []
+    ours, legacy, cpu = [], [], []
     for run in range(runs):
         say(f"run {run + 1} of {runs}: {combinations}")
         made = _rendered(items, files, "fast", temp / "ours", aliases=True)
-        ours.append(sum(each.seconds for each in made))
+        ours.append(sum(one.seconds for one in made))
         sample = _every(composites, run)
-        each = _legacy(convert, sample, files, temp / "legacy", 1)
+        each, each_cpu = _legacy(convert, sample, files, temp / "legacy", 1)
         legacy.append(each * len(composites))
+        cpu.append(each_cpu * len(composites) / sum(one.cpu for one in made))
         _emptied(temp)
     title = f"{combinations}, one colour, one core"
     table(
@@ -202,7 +201,10 @@ def _a_real_style(
             ("legacy, one thread, extrapolated", *_cells(composites, composites, legacy)),
         ],
     )
-    print(f"Legacy: {SAMPLE} of them. Times its speed, pair by pair: {ratios(legacy, ours)}.\n")
+    print(
+        f"Legacy: {SAMPLE} of them. Times its speed, pair by pair: {ratios(legacy, ours)}; ", end=""
+    )
+    print(f"by CPU-seconds {spread(cpu, 2)}.\n")
 
 
 def _cells(composites: list[Item], rendered: list[Item], took: list[float]) -> tuple[str, ...]:
@@ -259,9 +261,11 @@ def _rendered(
     aliases: bool = False,
 ) -> list[Made]:
     """Stacks one after the other by a new worker, each in a folder of its first name."""
-    made = []
+    made: list[Made] = []
+    cpu_before = 0.0
     folder.mkdir()
-    with PictureWorker(temp_dir=folder, timeout_s=60, memory_mb=MEMORY_MB, file_mb=None) as worker:
+    memory_mb = MEMORY_MB + cache_mb
+    with PictureWorker(temp_dir=folder, timeout_s=60, memory_mb=memory_mb, file_mb=None) as worker:
         for item in items:
             started = perf_counter()
             layers = tuple(Layer(str(files[base]), base) for base in item["layers"])
@@ -273,7 +277,9 @@ def _rendered(
                 _copied(target, item["names"][1:])
             seconds = perf_counter() - started
             assert worker.pid is not None
-            made.append(Made(seconds, info.seconds, _peak_memory(worker.pid)))
+            cpu = sum(psutil.Process(worker.pid).cpu_times()[:2])
+            made.append(Made(seconds, cpu - cpu_before, info.seconds, _peak_memory(worker.pid)))
+            cpu_before = cpu
     return made
 
 
@@ -282,53 +288,28 @@ def _copied(made: Path, names: Sequence[str]) -> None:
         shutil.copytree(made, made.with_name(name))
 
 
+def _mean(made: Sequence[Made]) -> tuple[float, float]:
+    """Seconds and CPU-seconds a composite."""
+    return mean(each.seconds for each in made), mean(each.cpu for each in made)
+
+
 def _legacy(
     convert: str, items: Sequence[Item], files: Files, folder: Path, threads: int | None
-) -> float:
-    """Seconds a composite. A stack that comes twice is made twice."""
-    return mean(
-        legacy_composite(
-            convert,
-            [files[base] for base in item["layers"]],
-            folder / (item["names"][0] if number == items.index(item) else str(number)),
-            threads,
-        )
-        for number, item in enumerate(items)
-    )
+) -> tuple[float, float]:
+    """Seconds and CPU-seconds a composite. A stack that comes twice is made twice."""
+    cpu, seconds = cpu_seconds(), 0.0
+    for number, item in enumerate(items):
+        again = item in items[:number]
+        target = folder / (str(number) if again else item["names"][0])
+        layers = [files[base] for base in item["layers"]]
+        seconds += legacy_composite(convert, layers, target, threads)
+    return seconds / len(items), (cpu_seconds() - cpu) / len(items)
 
 
 def _every(items: Sequence[Item], run: int = 0) -> list[Item]:
     """A sample, evenly spaced, another one in each run."""
     step = max(1, len(items) // SAMPLE)
     return list(items[run % step :: step][:SAMPLE])
-
-
-def _likeness(item: Item, temp: Path) -> float:
-    """How alike the files of a stack are, ours and the legacy's: the least, in dB.
-
-    Raises:
-        RuntimeError: they are not pictures of the same.
-    """
-    found = min(_compared(temp / "fast" / item["names"][0], temp / "legacy" / item["names"][0]))
-    if found < LEAST_ALIKE:
-        raise RuntimeError(f"{item['names'][0]} is another picture than the legacy's: {found} dB")
-    return found
-
-
-def _compared(ours: Path, theirs: Path) -> Iterator[float]:
-    import numpy as np
-    import pyvips
-
-    from imagecore.compositefiles import psnr
-
-    for file in theirs.iterdir():
-        pair: list[Any] = [
-            pyvips.Image.new_from_file(str(folder / file.name)).colourspace("srgb").numpy()
-            for folder in (ours, theirs)
-        ]
-        if pair[0].shape != pair[1].shape:
-            raise RuntimeError(f"{file} is {pair[1].shape}, and ours {pair[0].shape}")
-        yield psnr(*(np.ascontiguousarray(each) for each in pair))
 
 
 def _peak_memory(pid: int) -> int:
