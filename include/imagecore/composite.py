@@ -9,7 +9,7 @@ from typing import Any
 from imagecore.renderstyle import LEGACY_SIZES, PPI, Cut, Format
 
 MODES = ("exact", "fast")
-VERSION = 2
+VERSION = 1
 """Raise it when the same layers begin to give other pixels."""
 
 

@@ -144,6 +144,15 @@ def test_fast_is_within_50_db_of_exact(tmp_path, folder, size):
     assert info.psnr == pytest.approx(10 * math.log10(255**2 / error), abs=0.01)
 
 
+def test_fast_keeps_the_colours_of_hard_edges(tmp_path, folder):
+    """Lanczos overshoots there, in alpha as in the colours weighted by it."""
+    hard = np.zeros((1200, 1000, 4), np.uint8)
+    hard[200:1000, 300:700] = (200, 120, 40, 255)
+    layers = (layer(save(hard, tmp_path / "hard.png")),)
+    request = CompositeRequest(layers, mode="fast", check_fast=True)
+    assert Compositor(200).make(request, folder).psnr > 60
+
+
 def test_only_a_fast_composite_is_compared_and_only_when_asked(drawn, folder):
     for mode, check, psnr in [("exact", True, None), ("fast", False, None), ("fast", True, 50)]:
         request = CompositeRequest(drawn[1:2], mode=mode, check_fast=check)
