@@ -70,10 +70,12 @@ class LayerFiles:
             with file.path.open("wb") as target:
                 for piece in self._source.content(dict(planned)).pieces():
                     target.write(piece)
-                file.bytes = target.tell()
-        except (ItemFailed, ServerFault):
-            self._source.check()  # a drive or bucket that is gone is nobody's bad layer
+        except BaseException as error:
+            file.path.unlink(missing_ok=True)
+            if isinstance(error, (ItemFailed, ServerFault)):
+                self._source.check()  # a drive or bucket that is gone is nobody's bad layer
             raise
+        file.bytes = file.path.stat().st_size
 
     def _make_room(self) -> None:
         total = sum(file.bytes for file in self._files.values())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from queue import SimpleQueue
@@ -43,10 +43,6 @@ class Output:
     def key(self, name: str) -> str:
         """Of a composite of this name, below the style's prefix."""
         return f"{self.cut.name}/{name}.{self.format.extension}"
-
-    def is_of(self, image: CompositeImage) -> bool:
-        """Whether a file that was made is this one."""
-        return (image.size, image.format) == (self.cut.name, self.format.name)
 
 
 @dataclass(frozen=True)
@@ -177,8 +173,7 @@ class RenderItems:
                 sha256[output] = found.metadata.get("sha256", "")
         stale = [output for output in recipes if output not in sha256]
         info = self._render(item, stale, recipes) if stale else None
-        for image in info.images if info else ():
-            output = next(each for each in stale if each.is_of(image))
+        for output, image in self._made(stale, info) if info else ():
             sha256[output] = image.sha256
         copied = 0
         for output, recipe in recipes.items():
@@ -189,8 +184,8 @@ class RenderItems:
             state = State.DONE if copied else State.SKIPPED
             return Result(state, "" if copied else "up to date", detail)
         detail |= {
-            "rendered": len(info.images),
-            "bytes": sum(image.bytes for image in info.images),
+            "rendered": len(stale),
+            "bytes": sum(image.bytes for _, image in self._made(stale, info)),
             "seconds_of": info.seconds,
         }
         if info.psnr is not None:
@@ -226,8 +221,7 @@ class RenderItems:
             check = fast and self._rendered % self._checked == 0
             self._rendered += 1
             info = self._make(item, outputs, folder, check=check)
-            for image in info.images:
-                output = next(each for each in outputs if each.is_of(image))
+            for output, image in self._made(outputs, info):
                 metadata = {
                     "recipe": recipes[output],
                     "sha256": image.sha256,
@@ -240,17 +234,24 @@ class RenderItems:
                 self._bucket.deliver(Path(image.file), key, media_type, metadata)
         return info
 
+    def _made(
+        self, outputs: list[Output], info: CompositeInfo
+    ) -> Iterator[tuple[Output, CompositeImage]]:
+        """What was made of these. Sizes are made in all formats, so there may be more."""
+        images = {(image.size, image.format): image for image in info.images}
+        for output in outputs:
+            yield output, images[output.cut.name, output.format.name]
+
     def _make(
         self, item: Item, outputs: list[Output], folder: Path, *, check: bool
     ) -> CompositeInfo:
         rendering = self._rendering
         names = rendering.files(item)
-        with self._files.held({name: rendering.layers[name] for name in names}) as paths:
+        planned = {name: rendering.layers[name] for name in names}
+        with self._files.held(planned) as paths:
+            files = dict(zip(planned, paths, strict=True))
             request = CompositeRequest(
-                layers=tuple(
-                    Layer(str(path), rendering.identity(name))
-                    for name, path in zip(names, paths, strict=True)
-                ),
+                layers=tuple(Layer(str(files[name]), rendering.identity(name)) for name in names),
                 sizes=tuple(dict.fromkeys(output.cut for output in outputs)),
                 formats=tuple(dict.fromkeys(output.format for output in outputs)),
                 ppi=rendering.ppi,

@@ -1,8 +1,13 @@
 """Whole runs of the renders' DAGs: a drive of layers, a style, and what is in the bucket."""
 
 import json
+import os
 import shutil
+import signal
+from collections import Counter
 from collections.abc import Callable
+from datetime import timedelta
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +15,10 @@ import pytest
 import pyvips
 
 from devstack.samples import client
+from imagecore.errors import InfrastructureError
+from imagecore.renderitem import RenderItems
 from imagecore.s3 import Bucket
+from imagecore.sandbox import PictureWorker
 from tests.integration.dag_runs import Ran, connection, run_dag
 from tests.objects import new_bucket_of
 
@@ -132,7 +140,7 @@ def test_every_valid_combination_is_in_the_bucket_in_every_size(renders):
     }
     report = json.loads((ran.folder / "report.json").read_text())
     assert report["composites"] == len(names)
-    assert report["stacks"] == len(ran.outcomes) < len(names)
+    assert report["style_total"]["stacks"] == len(ran.outcomes) < len(names)
     assert (ran.folder / "verify" / "verify.log").read_text() == ""
     assert (ran.folder / "contact_sheet" / "index.html").is_file()
 
@@ -153,7 +161,9 @@ def test_a_missing_layer_fails_only_the_stacks_that_need_it_and_is_listed_once(r
     dry = renders.run("render_composites", mode="dryrun")
     report = json.loads((dry.folder / "report.json").read_text())
     assert dry.state == "success"
-    assert [each["file"] for each in report["missing_layers"]] == ["t2_neckline_back_0000.png"]
+    assert [each["file"] for each in report["style_total"]["missing_layers"]] == [
+        "t2_neckline_back_0000.png"
+    ]
     assert renders.keys() == set()
     ran = renders.run("render_composites", images_per_task=100)
     assert ran.state == "failed"
@@ -205,3 +215,127 @@ def test_a_wrong_style_says_where_and_nothing_is_planned(renders, capfd):
     shutil.rmtree(renders.style.parent)
     assert renders.run("render_layers").state == "failed"
     assert "There is no style 'box'" in capfd.readouterr().out
+
+
+@pytest.fixture
+def tried_twice(renders, dags, monkeypatch):
+    """A batch that breaks off is tried again, at once."""
+    settings = dags["render_composites"].task_dict["render"].partial_kwargs
+    monkeypatch.setitem(settings, "retries", 1)
+    monkeypatch.setitem(settings, "retry_delay", timedelta(0))
+
+
+@pytest.mark.usefixtures("tried_twice")
+def test_a_batch_that_broke_off_goes_on_and_ends_with_every_stack_once(renders, monkeypatch):
+    honest, calls, ended = RenderItems.process, count(1), Counter()
+
+    def breaks_once(self, item):
+        if next(calls) == 12:
+            raise InfrastructureError("the cable was pulled")
+        result = honest(self, item)
+        ended[item["key"]] += 1
+        return result
+
+    monkeypatch.setattr(RenderItems, "process", breaks_once)
+    ran = renders.run("render_composites", images_per_task=100)
+    assert ran.state == "success"
+    report = json.loads((ran.folder / "report.json").read_text())
+    assert report["counts"]["done"] == report["planned"] == len(ran.outcomes) == len(ended)
+    assert sum(report["counts"].values()) == report["planned"]
+    assert set(ended.values()) == {1}
+    assert (ran.folder / "verify" / "verify.log").read_text() == ""
+
+
+@pytest.mark.usefixtures("tried_twice")
+def test_a_batch_that_broke_off_between_a_file_and_its_copies_renders_nothing_twice(
+    renders, monkeypatch
+):
+    honest, copies, made = Bucket.copy, count(1), Counter()
+    deliver = Bucket.deliver
+
+    def breaks_once(self, key, target):
+        if next(copies) == 9:
+            raise InfrastructureError("the cable was pulled")
+        honest(self, key, target)
+
+    def counted(self, source, key, *described):
+        deliver(self, source, key, *described)
+        made[key] += 1
+
+    monkeypatch.setattr(Bucket, "copy", breaks_once)
+    monkeypatch.setattr(Bucket, "deliver", counted)
+    ran = renders.run("render_composites", images_per_task=100)
+    assert ran.state == "success"
+    assert len(made) == 2 * len(ran.outcomes)
+    assert set(made.values()) == {1}
+    assert (ran.folder / "verify" / "verify.log").read_text() == ""
+
+
+def test_a_worker_that_is_killed_fails_one_stack_and_a_run_of_what_failed_mends_it(
+    renders, monkeypatch
+):
+    honest, calls = PictureWorker.make_composite, count(1)
+
+    def killed_once(self, request, folder):
+        if next(calls) == 15:  # the first are the plan's trial
+            os.kill(self.pid, signal.SIGKILL)
+        return honest(self, request, folder)
+
+    monkeypatch.setattr(PictureWorker, "make_composite", killed_once)
+    ran = renders.run("render_composites", images_per_task=100)
+    assert ran.state == "failed"
+    states = Counter(outcome["state"] for outcome in ran.outcomes.values())
+    assert states == {"failed": 1, "done": len(ran.outcomes) - 1}
+    [failed] = [each for each in ran.outcomes.values() if each["state"] == "failed"]
+    assert "SIGKILL" in failed["reason"]
+    uri = f"file://{ran.folder}/failed.jsonl"
+    mended = renders.run("render_composites", manifest_uri=uri, images_per_task=100)
+    assert (mended.state, set(mended.outcomes)) == ("success", {failed["key"]})
+    assert renders.run("render_verify", images_per_task=100).state == "success"
+
+
+def test_layers_in_a_bucket_are_composited(renders, s3_endpoint):
+    drawn = new_bucket_of(client(s3_endpoint), "drawn")
+    for file in renders.layers.iterdir():
+        drawn.client.upload_file(str(file), drawn.name, f"dresses/current/{file.name}")
+    shutil.rmtree(renders.drive)
+    ran = renders.run("render_composites", source=f"s3://{drawn.name}/dresses", images_per_task=100)
+    assert ran.state == "success"
+    assert {outcome["state"] for outcome in ran.outcomes.values()} == {"done"}
+    assert len(renders.keys()) == 2 * 48
+    assert (ran.folder / "verify" / "verify.log").read_text() == ""
+
+
+def test_the_combinations_of_a_legacy_file_are_composited(renders):
+    rows = {
+        "t1": "base_short_bottom {} t1_neckline {} base_infront {}",
+        "T2-t1": "base_short_bottom {} t2_neckline {} base_infront {}",
+        "b1": "b1_bottom {}",
+        "b1-t1": "b1_bottom {}",
+    }
+    lines = [
+        ",".join([codes, *(names.replace(" {}", f"_{side}") for side in ("front", "back"))])
+        for codes, names in rows.items()
+    ]
+    renders.style.with_name("box-short.csv").write_text("\n".join(lines))
+    renders.style.write_text(STYLE + "combination_files: {short: box-short.csv}\n")
+    ran = renders.run("render_composites", images_per_task=100, prefix="")
+    assert ran.state == "success"
+    short = {"default", "t1", "t1-t2", "b1", "b1-t1"}
+    long = {"default", "t1", "t2", "b1", "b1-t1", "b1-t2"}
+    found = renders.keys()
+    assert {key.split("/")[-1] for key in found} == {
+        f"{codes}-{length}-{side}-{colour:04d}.png"
+        for length, all_codes in (("short", short), ("long", long))
+        for codes in all_codes
+        for side in ("front", "back")
+        for colour in (0, 1)
+    }
+    read = {
+        name: renders.bucket.read(f"renders/composites/box/800x800/{name}-short-front-0000.png")
+        for name in ("b1", "b1-t1", "t1", "t1-t2")
+    }
+    assert read["b1"] == read["b1-t1"] != read["t1"] != read["t1-t2"]
+    report = json.loads((ran.folder / "report.json").read_text())
+    assert report["style_total"]["combinations"] == {"short": 5, "long": 6}
+    assert report["style_total"]["dropped"] == {"long": {"t1 with t2": 2}}
