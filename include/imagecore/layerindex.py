@@ -19,6 +19,8 @@ from imagecore.stacks import layer_file
 from imagecore.text import printable
 
 _FILE = re.compile(r"(.+)_([0-9]{4})\.png", re.DOTALL)
+_NO_COLOUR = "is left out: its name does not end in _<4-digit colour>.png"
+_COLOUR = re.compile(r"[0-9]{4}\.[^.]+")
 _COLOURED = re.compile(r".+_[0-9]{4}\.[^.]+", re.DOTALL)
 
 
@@ -145,8 +147,8 @@ class _Search:
         for entry in self._side.entries(below, reject):
             subject = self._subject_at(entry.key, below)
             if subject is None:
-                continue
-            if subject in self._winners:
+                self._look_odd(entry.key)
+            elif subject in self._winners:
                 if not entry.key.startswith(self._below[self._winners[subject]]):
                     self._shadowed[subject, number] += 1
             elif entry.key.lower().endswith(".png"):
@@ -158,6 +160,10 @@ class _Search:
         if not won and not any(where == number for _, where in self._shadowed):
             self._remark(self._style.search[number], "has no layer file of this style")
 
+    def _look_odd(self, key: str) -> None:
+        if key.lower().rpartition("/")[2].startswith(self._loose):
+            self._remark(key, _NO_COLOUR)
+
     def _subject_at(self, key: str, below: str) -> str | None:
         """What the file is looked for by; None: it is none of the style's."""
         *folders, name = key[len(below) :].lower().split("/")
@@ -167,13 +173,15 @@ class _Search:
         if line and code in self._subjects:
             return code
         if name.startswith(self._loose):
-            return next(each[:-1] for each in self._loose if name.startswith(each))
+            for each in self._loose:
+                if name.startswith(each) and _COLOUR.fullmatch(name[len(each) :]):
+                    return each[:-1]
         return None
 
     def _take(self, entry: Entry, number: int) -> None:
         named = layer_of(entry.key.rpartition("/")[2])
         if named is None:
-            self._remark(entry.key, "is left out: its name does not end in _<4-digit colour>.png")
+            self._remark(entry.key, _NO_COLOUR)
             return
         base, colour = named
         if colour >= self._style.colours:

@@ -318,6 +318,15 @@ def test_a_refused_colour_is_not_absent() -> None:
     assert found.refused.keys() == {("t23_belt_front", 0)}
 
 
+def test_a_file_that_only_begins_like_a_default_layer_hides_none(tmp_path):
+    for key in ("new/base_knee_bottom_front_old_0000.png", "old/base_knee_bottom_front_0000.png"):
+        file = tmp_path / key
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(b"x")
+    found = index_layers(style("new", "old"), LocalSide(tmp_path))
+    assert found.files["base_knee_bottom_front"][0].folder == "old"
+
+
 # Against a slow and obvious search, and its cost
 
 FOLDERS = ["new", "new/part", "old", "other"]
