@@ -6,8 +6,7 @@ Looks at every composite of a style in the bucket, whenever it was rendered. By 
 
 **plan** makes the same plan as `render_composites`; **verify** fetches every file under every name:
 there, whole, decoded, of the right size, made of these layers, its bytes as recorded when it was
-made. **report** names each that is not, and writes `verify.log`. Give the `compositing` the style
-was rendered with.
+made. **report** names each that is not, and writes `verify.log`.
 
 #### To run it again
 - **What failed, in the same run**: *Clear* with *only failed*, or
@@ -22,7 +21,7 @@ from imageflows.operators.batch import BATCH_LABEL
 from imageflows.operators.render_composites import RenderCompositePlanOperator
 from imageflows.operators.render_verify import RenderVerifyOperator, RenderVerifyReportOperator
 from imageflows.params import shared_params
-from imageflows.renderparams import compositing_param, render_params
+from imageflows.renderparams import render_params
 from imageflows.retry import DEFAULT_ARGS
 
 with DAG(
@@ -35,7 +34,6 @@ with DAG(
     params={
         **shared_params(prefix="Only stacks with a composite whose name begins with this."),
         **render_params(),
-        **compositing_param(),
     },
 ) as dag:
     plan = RenderCompositePlanOperator(task_id="plan", trial=False)

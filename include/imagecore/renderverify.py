@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
 
+from imagecore.composite import MODES
 from imagecore.digest import sha256_of
 from imagecore.errors import ImageflowsError, InfrastructureError, ItemFailed, UnreadableImage
 from imagecore.layerindex import LayerIndex
@@ -156,13 +158,13 @@ class VerifyItems:
 
     def _wrong(self, item: Item, output: Output) -> dict[str, str]:
         """What is wrong, by name."""
-        recipe = None if item.get("missing") else self._rendering.recipe(item, output)
+        recipes = None if item.get("missing") else self._recipes(item, output)
         views: dict[str, Viewed | str] = {}
         wrong: dict[str, str] = {}
         right: dict[str, str] = {}
         for name in item["names"]:
             try:
-                why, digest = self._look(self._prefix + output.key(name), output, recipe, views)
+                why, digest = self._look(self._prefix + output.key(name), output, recipes, views)
             except ImageflowsError as error:
                 why, digest = self._reader.why_unread(error), ""
             if why:
@@ -173,14 +175,18 @@ class VerifyItems:
                 wrong[name] = f"another picture than {first}, of which it is a copy"
         return wrong
 
+    def _recipes(self, item: Item, output: Output) -> set[str]:
+        """What a right file may have been made by: either way of compositing."""
+        return {replace(self._rendering, compositing=mode).recipe(item, output) for mode in MODES}
+
     def _look(
-        self, key: str, output: Output, recipe: str | None, views: dict[str, Viewed | str]
+        self, key: str, output: Output, recipes: set[str] | None, views: dict[str, Viewed | str]
     ) -> tuple[str, str]:
         """What is wrong with a file, if anything, and its SHA-256; `views` has what is known of
         pictures by theirs."""
         found = self._reader.bucket.head(key)
         made = found.metadata
-        if why := _described_wrong(found, recipe) or too_large(found, output.cut):
+        if why := _described_wrong(found, recipes) or too_large(found, output.cut):
             return why, ""
         with self._reader.fetched(found) as path:
             digest = sha256_of(path)
@@ -192,15 +198,15 @@ class VerifyItems:
         return (CHANGED if digest != made["sha256"] else _shown_wrong(seen, made, output)), digest
 
 
-def _described_wrong(found: S3Object, recipe: str | None) -> str:
+def _described_wrong(found: S3Object, recipes: set[str] | None) -> str:
     """What HEAD already tells."""
     if not found.size:
         return EMPTY
-    if recipe is None:
+    if recipes is None:
         return NO_LAYERS
     if not all(found.metadata.get(each) for each in _RECORDED):
         return FOREIGN
-    return "" if found.metadata["recipe"] == recipe else OTHER
+    return "" if found.metadata["recipe"] in recipes else OTHER
 
 
 def _shown_wrong(seen: Viewed, made: Mapping[str, str], output: Output) -> str:

@@ -208,6 +208,15 @@ def test_what_is_broken_in_the_bucket_is_found_named_and_mended(renders):
     assert renders.run("render_verify", images_per_task=100).state == "success"
 
 
+def test_a_style_composited_fast_is_verified_without_being_told(renders):
+    some = {"prefix": "default-", "images_per_task": 100}
+    ran = renders.run("render_composites", compositing="fast", **some)
+    report = json.loads((ran.folder / "report.json").read_text())
+    assert report["psnr"]["compared"] == 1
+    assert report["psnr"]["lowest"] >= 50
+    assert renders.run("render_verify", **some).state == "success"
+
+
 def test_a_wrong_style_says_where_and_nothing_is_planned(renders, capfd):
     renders.style.write_text(STYLE.replace("[t1, t2]", "[t1, t9]"))
     assert renders.run("render_composites").state == "failed"
