@@ -43,7 +43,7 @@ from imagecore.parts import new_part
 from imagecore.rendercache import LAYER, STACK, RenderCache
 from imagecore.renderstyle import Cut
 from imagecore.tempspace import disk_errors
-from imagecore.vipserror import cause, explain
+from imagecore.vipserror import explained
 
 LOADERS = ("png",)
 _SIDE = 800
@@ -125,7 +125,7 @@ class Compositor:
                 right = self._sized(self._stacked(request, "exact", folder), request)
                 first = request.sizes[0].name
                 alike = psnr(pixels[first], right[first])
-            with _writing_faults(folder):
+            with explained(folder, writing="composite"):
                 images = self._write_all(pixels, request, folder)
         return CompositeInfo(
             images,
@@ -275,26 +275,8 @@ def _refuse_misfit(above: Pixels | _Reduced, canvas: tuple[int, int], name: str)
 @contextmanager
 def _reading_faults(name: str, folder: Path) -> Iterator[None]:
     """Name the layer file in what goes wrong with it."""
-    import pyvips
-
     try:
-        try:
+        with explained(folder):
             yield
-        except pyvips.Error as error:
-            raise explain(error, folder) from error
     except (UnreadableImage, ItemFailed) as error:
         raise type(error)(f"layer {name}: {error}") from error
-
-
-@contextmanager
-def _writing_faults(folder: Path) -> Iterator[None]:
-    """While a result is written, no layer is to blame."""
-    import pyvips
-
-    try:
-        yield
-    except pyvips.Error as error:
-        found = explain(error, folder)
-        if isinstance(found, UnreadableImage):
-            found = ItemFailed(f"the composite could not be written: {cause(error)}")
-        raise found from error

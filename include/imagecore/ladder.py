@@ -8,20 +8,18 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict
 
 from imagecore.colour import profile_of, without_profile
-from imagecore.errors import InfrastructureError, ItemFailed, ItemRefused, UnreadableImage
+from imagecore.errors import InfrastructureError, ItemRefused, UnreadableImage
 from imagecore.parts import new_part
 from imagecore.picture import Plan, inspect, pipeline, plan, resized
 from imagecore.recipe import Recipe, recipe_from
 from imagecore.tempspace import disk_errors
-from imagecore.vipserror import cause, explain
+from imagecore.vipserror import explained
 
 if TYPE_CHECKING:
     import pyvips
@@ -127,13 +125,13 @@ def make_ladder(source: Path, folder: Path, kind: str, name: str) -> LadderInfo:
     pyvips.cache_set_max(0)
     content, ladder = _content_type(name), _ladder(kind)
     recipe = _reading(content)
-    with disk_errors(folder), _faults(folder):
+    with disk_errors(folder), explained(folder):
         planned = plan(inspect(source, recipe), recipe, copyright=False)
         wide, high = planned.source.upright
         widths = ladder_widths(kind, wide)
         sizes = _sizes(wide, high, widths)
         held = _decoded(planned)
-    with disk_errors(folder), _faults(folder, writing=True):
+    with disk_errors(folder), explained(folder, writing="ladder"):
         images = _write_all(held, folder, content, (None, *widths), sizes, ladder["marks"])
     notes = (*planned.notes, *_format_note(planned, content))
     return LadderInfo(wide, high, widths, images, notes)
@@ -219,20 +217,6 @@ def _sizes(wide: int, high: int, widths: tuple[int, ...]) -> list[tuple[int, int
 def _file(folder: Path, width: int | None, content: str) -> str:
     stem = "full" if width is None else f"w{width}"
     return str(folder / f"{stem}{'.png' if content == PNG else '.jpg'}")
-
-
-@contextmanager
-def _faults(folder: Path, *, writing: bool = False) -> Iterator[None]:
-    """Turn what libvips raises into our errors; while `writing`, the source is not to blame."""
-    import pyvips
-
-    try:
-        yield
-    except pyvips.Error as error:
-        found = explain(error, folder)
-        if writing and isinstance(found, UnreadableImage):
-            found = ItemFailed(f"the ladder could not be written: {cause(error)}")
-        raise found from error
 
 
 def _decoded(planned: Plan) -> pyvips.Image:

@@ -7,20 +7,18 @@ import json
 import os
 import struct
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from imagecore.colour import profile_of
-from imagecore.errors import ItemFailed, UnreadableImage
 from imagecore.layout import VerificationFailed
 from imagecore.parts import new_part
 from imagecore.picture import Plan, inspect, pipeline, plan, resized, target_size
 from imagecore.recipe import Recipe, recipe_from
 from imagecore.renderstyle import PPI
 from imagecore.tempspace import disk_errors
-from imagecore.vipserror import cause, explain
+from imagecore.vipserror import explained
 
 if TYPE_CHECKING:
     import pyvips
@@ -93,10 +91,10 @@ def make_layer(source: Path, target: Path, recipe: LayerRecipe) -> LayerInfo:
 
     pyvips.cache_set_max(0)
     folder, reading = target.parent, recipe.reading()
-    with disk_errors(folder), _faults(folder):
+    with disk_errors(folder), explained(folder):
         planned = plan(inspect(source, reading), reading, copyright=False)
         read = pipeline(planned).copy_memory().autorot()
-    with disk_errors(folder), _faults(folder, writing=True):
+    with disk_errors(folder), explained(folder, writing="layer"):
         size = recipe.size(*planned.source.upright)
         fitted = enlarged(read, *size) if size > (read.width, read.height) else resized(read, *size)
         drawn = fitted if fitted.hasalpha() else fitted.addalpha()
@@ -134,20 +132,6 @@ def enlarged(image: pyvips.Image, width: int, height: int) -> pyvips.Image:
     return (
         larger.unpremultiply().rint().cast(image.format).copy(interpretation=image.interpretation)
     )
-
-
-@contextmanager
-def _faults(folder: Path, *, writing: bool = False) -> Iterator[None]:
-    """Turn what libvips raises into our errors; while `writing`, the source is not to blame."""
-    import pyvips
-
-    try:
-        yield
-    except pyvips.Error as error:
-        found = explain(error, folder)
-        if writing and isinstance(found, UnreadableImage):
-            found = ItemFailed(f"the layer could not be written: {cause(error)}")
-        raise found from error
 
 
 def _notes(planned: Plan, read: pyvips.Image) -> Iterator[str]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +15,21 @@ if TYPE_CHECKING:
 
 _NEARLY_FULL = 8 << 20
 _OUT_OF_MEMORY = ("out of memory", "insufficient memory", "cannot allocate")
+
+
+@contextmanager
+def explained(folder: Path, *, writing: str = "") -> Iterator[None]:
+    """Turn what libvips raises into our errors, as `explain` does; while a result is written,
+    which `writing` names, the picture is not to blame."""
+    import pyvips
+
+    try:
+        yield
+    except pyvips.Error as error:
+        found = explain(error, folder)
+        if writing and isinstance(found, UnreadableImage):
+            found = ItemFailed(f"the {writing} could not be written: {cause(error)}")
+        raise found from error
 
 
 def explain(error: pyvips.Error, folder: Path) -> Exception:
