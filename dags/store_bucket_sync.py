@@ -70,9 +70,9 @@ with DAG(
 ) as dag:
     plan = S3DiffOperator(
         task_id="plan",
-        source="s3://{{ params.source_bucket }}/{{ params.source_prefix }}",
-        destination="s3://{{ params.destination_bucket }}/{{ params.destination_prefix }}",
-        trash="s3://{{ params.trash_bucket or '' }}/{{ params.trash_prefix }}",
+        source="s3://{{ params.source_bucket }}/{{ params.source_prefix or '' }}",
+        destination="s3://{{ params.destination_bucket }}/{{ params.destination_prefix or '' }}",
+        trash="s3://{{ params.trash_bucket or '' }}/{{ params.trash_prefix or '' }}",
         source_conn_id="{{ params.source_conn_id }}",
         destination_conn_id="{{ params.destination_conn_id }}",
     )

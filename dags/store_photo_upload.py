@@ -64,9 +64,9 @@ with DAG(
 ) as dag:
     plan = S3DiffOperator(
         task_id="plan",
-        source=f"file://{upload_root()}/{{{{ params.folder }}}}",
-        destination="s3://{{ params.destination_bucket }}/{{ params.destination_prefix }}",
-        trash="s3://{{ params.trash_bucket or '' }}/{{ params.trash_prefix }}",
+        source=f"file://{upload_root()}/{{{{ params.folder or '' }}}}",
+        destination="s3://{{ params.destination_bucket }}/{{ params.destination_prefix or '' }}",
+        trash="s3://{{ params.trash_bucket or '' }}/{{ params.trash_prefix or '' }}",
         destination_conn_id="{{ params.destination_conn_id }}",
         local_root=upload_root(),
     )

@@ -107,8 +107,8 @@ def source_params() -> dict[str, Param]:
     """Where layers lie."""
     return {
         "source": Param(
-            "",
-            type="string",
+            None,
+            type=["null", "string"],
             pattern=r"^(s3://[^/]+(/.*)?|([^/].*)?)$",
             title="Source",
             description="The folder of the style's search directories: below [imageflows] "
@@ -131,10 +131,11 @@ def open_source(params: dict[str, Any]) -> tuple[Where, LocalSide | S3Side]:
     Raises:
         PlanRefused: it is not there, or may not be read.
     """
-    if params["source"].startswith("s3://"):
-        where = where_s3(params["source"], params["source_conn_id"])
+    source = params["source"] or ""
+    if source.startswith("s3://"):
+        where = where_s3(source, params["source_conn_id"])
     else:
-        where = where_local(f"file://{renders_root()}/{params['source']}", renders_root())
+        where = where_local(f"file://{renders_root()}/{source}", renders_root())
     return where, open_side(where)
 
 

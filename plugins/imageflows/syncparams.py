@@ -174,8 +174,8 @@ def folder_param() -> dict[str, Param]:
     """Which folder is uploaded."""
     return {
         "folder": Param(
-            "",
-            type="string",
+            None,
+            type=["null", "string"],
             pattern=r"^([^/].*)?$",
             title="Folder",
             description="Below [imageflows] upload_root of airflow.cfg. Empty: all of it.",
@@ -198,8 +198,8 @@ def place_params(workflow: str, **buckets: str) -> dict[str, Param]:
             section="Where",
         )
         places[f"{role}_prefix"] = Param(
-            setting(f"{workflow}_{role}_prefix", ""),
-            type="string",
+            setting(f"{workflow}_{role}_prefix", "") or None,
+            type=["null", "string"],
             pattern=r"^([^/].*)?$",
             title=f"{role.capitalize()} prefix",
             description="Only what lies in this folder of the bucket. Empty: the whole bucket.",

@@ -45,6 +45,8 @@ def test_every_parameter_is_described_and_has_a_valid_default(dag):
         schema = dag.params.get_param(name).schema
         assert dag.params.get_param(name).description, name
         assert {"title", "section", "type"} <= schema.keys(), name
+        # The form takes an empty text for a missing one, and lets nobody trigger the DAG.
+        assert "null" in schema["type"] or dag.params[name] != "", name
 
 
 @every_dag

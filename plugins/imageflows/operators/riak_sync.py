@@ -38,8 +38,8 @@ def riak_sync_params() -> dict[str, Param]:
     """Where pictures come from, where they go, and as what."""
     return {
         "assets": Param(
-            "",
-            type="string",
+            None,
+            type=["null", "string"],
             pattern=r"^(s3://[^/]+/.+|([^/].*)?)$",
             title="Assets",
             description="A folder or a tar archive below [imageflows] assets_root of airflow.cfg, "
@@ -120,7 +120,7 @@ class AssetsOperator(BaseOperator):
     def _folder(self, params: dict[str, Any], root: Path, unpacked: Path, temp: Path) -> Path:
         from imagecore.archive import unpack
 
-        assets = params["assets"]
+        assets = params["assets"] or ""
         if assets.startswith("s3://"):
             archive = self._fetched(assets, params["assets_conn_id"], temp)
         else:
