@@ -166,7 +166,7 @@ def make_syncs(
             else:
                 monkeypatch.setattr(task, "retries", 0)
     plan = dags["store_photo_upload"].task_dict["plan"]
-    monkeypatch.setattr(plan, "source", f"file://{folder}/{{{{ params.folder }}}}")
+    monkeypatch.setattr(plan, "source", f"file://{folder}/{{{{ params.folder or '' }}}}")
     monkeypatch.setattr(plan, "local_root", str(folder))
     monkeypatch.setenv("AIRFLOW__IMAGEFLOWS__WORK_STORE", f"file://{tmp_path}/work")
     syncs = Syncs(
