@@ -13,7 +13,7 @@ from airflow.sdk import BaseOperator, TriggerRule
 from imagecore.manifest import Batch, read_batch
 from imageflows.operators.batch import ImageBatchOperator
 from imageflows.operators.plan import MANIFEST
-from imageflows.operators.report import ReportOperator
+from imageflows.operators.report import ReportOperator, commands
 from imageflows.renderparams import COMPOSITES_PREFIX, kept_of, renders_bucket
 from imageflows.work import folder_of_run, read_plan, work_store
 
@@ -78,10 +78,7 @@ class RenderVerifyReportOperator(ReportOperator):
 
     def commands(self, context: Context, failed_uri: str) -> list[str]:
         """What mends what was found is rendering; verifying again only finds it again."""
-        found = super().commands(context, failed_uri)
-        return [
-            each.replace("trigger render_verify", "trigger render_composites") for each in found
-        ]
+        return commands(context, failed_uri, mended_by="render_composites")
 
     def write_lists(self, store: WorkStore, run: str) -> None:
         from imagecore.renderitem import Rendering

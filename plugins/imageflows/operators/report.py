@@ -132,19 +132,25 @@ def summary(plan: dict[str, Any], report: Report) -> str:
     return "\n".join(lines)
 
 
-def commands(context: Context, failed_uri: str) -> list[str]:
+def commands(
+    context: Context, failed_uri: str, *, whole_run: bool = False, mended_by: str = ""
+) -> list[str]:
     """The ways to run again what failed, with the run's own parameters, ready to paste.
 
     A backfill reaches a run by its date, so a run by hand has only two. `completed` takes the run
     whether it failed or not; what is up to date in it is skipped.
+
+    Parameters:
+        whole_run: clear everything, where what failed cannot be done again by itself.
+        mended_by: the DAG that takes `failed.jsonl`, where that is another one.
     """
     run = context["dag_run"]
     kept = {name: value for name, value in (run.conf or {}).items() if name not in SELECTING}
     conf = shlex.quote(json.dumps({**kept, "manifest_uri": failed_uri}))
     dag_id, run_id = shlex.quote(run.dag_id), shlex.quote(run.run_id)
     ways = [
-        f"airflow dags clear {dag_id} --run-id {run_id} --only-failed -y",
-        f"airflow dags trigger {dag_id} --conf {conf}",
+        f"airflow dags clear {dag_id} --run-id {run_id}{'' if whole_run else ' --only-failed'} -y",
+        f"airflow dags trigger {mended_by or dag_id} --conf {conf}",
     ]
     if run.run_type in ("scheduled", "backfill") and run.logical_date:
         date = run.logical_date.isoformat()

@@ -14,7 +14,7 @@ from airflow.sdk import BaseOperator, Param
 
 from imagecore.errors import PlanRefused
 from imageflows.operators.batch import ImageBatchOperator
-from imageflows.operators.report import ReportOperator
+from imageflows.operators.report import ReportOperator, commands
 from imageflows.params import conn_param, setting
 from imageflows.sides import inside
 from imageflows.work import folder_of_run, work_store
@@ -254,11 +254,8 @@ class RiakReportOperator(ReportOperator):
     def commands(self, context: Context, failed_uri: str) -> list[str]:
         """An unpacked archive was removed when the run ended, so that only all of it can be
         cleared."""
-        found = super().commands(context, failed_uri)
         assets = context["ti"].xcom_pull(task_ids="assets")
-        if assets and assets["unpacked"]:
-            found = [command.replace(" --only-failed", "") for command in found]
-        return found
+        return commands(context, failed_uri, whole_run=bool(assets and assets["unpacked"]))
 
     def write_lists(self, store: WorkStore, run: str) -> None:
         from imagecore.riaklogs import write_logs
