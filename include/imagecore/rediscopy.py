@@ -11,7 +11,7 @@ from typing import Any
 from redis.exceptions import ResponseError
 
 from imagecore.outcome import Result, State
-from imagecore.redisdb import Database, pages
+from imagecore.redisdb import Database, chunks, pages
 from imagecore.text import printable
 
 CHUNK_BYTES = 32 * 2**20
@@ -74,26 +74,18 @@ class RedisCopy:
             InfrastructureError: one of the two cannot be reached, is full or is read-only.
         """
         results: dict[bytes, Result] = {}
-        for chunk in self._chunks(keys):
+        for chunk in chunks(self._sized(keys), CHUNK_BYTES):
             results |= self._copy(chunk, self._replace, self._force)
             for _ in range(TRIES - 1):  # what is there now, the last try wrote
                 changed = [key for key in chunk if results[key] is _DIFFERS]
                 results |= self._copy(changed, replace=True, force=True)
         return [results[key] for key in keys]
 
-    def _chunks(self, keys: list[bytes]) -> Iterator[list[bytes]]:
+    def _sized(self, keys: list[bytes]) -> Iterator[tuple[bytes, int]]:
+        """Each key with its bytes in memory: none where it is gone, many where that is unknown."""
         sizes = self._source.run([("MEMORY", "USAGE", key) for key in keys])
-        chunk: list[bytes] = []
-        total = 0
         for key, answer in zip(keys, sizes, strict=True):
-            size = answer if isinstance(answer, int) else 0 if answer is None else CHUNK_BYTES
-            if chunk and total + size > CHUNK_BYTES:
-                yield chunk
-                chunk, total = [], 0
-            chunk.append(key)
-            total += size
-        if chunk:
-            yield chunk
+            yield key, answer if isinstance(answer, int) else 0 if answer is None else CHUNK_BYTES
 
     def _copy(self, keys: list[bytes], replace: bool, force: bool) -> dict[bytes, Result]:
         read_at = monotonic()

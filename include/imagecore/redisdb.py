@@ -60,6 +60,20 @@ def pages(rows: Iterable[Row], size: int) -> Iterator[list[Row]]:
         yield page
 
 
+def chunks(sized: Iterable[tuple[bytes, int]], most: int) -> Iterator[list[bytes]]:
+    """Keys in lists whose sizes add up to `most` bytes at most; a larger one is alone."""
+    chunk: list[bytes] = []
+    total = 0
+    for key, size in sized:
+        if chunk and total + size > most:
+            yield chunk
+            chunk, total = [], 0
+        chunk.append(key)
+        total += size
+    if chunk:
+        yield chunk
+
+
 @dataclass(frozen=True)
 class Database:
     """What a client reaches, under the name people know it by: an Airflow connection's.

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from redis.exceptions import ResponseError
 
-from imagecore.redisdb import Database, key_text, pages
+from imagecore.redisdb import Database, chunks, key_text, pages
 
 PAGE_KEYS = 500
 CHUNK_BYTES = 4 * 2**20
@@ -63,7 +63,7 @@ def read_documents(
             else:
                 sized.append((key, size))
         yield from _of_other_types(database, others)
-        for chunk in _chunks(sized):
+        for chunk in chunks(sized, CHUNK_BYTES):
             for key, value in zip(chunk, database.values(chunk), strict=True):
                 if value is None:
                     yield Finding(key_text(key), Kind.VANISHED, "it is gone since it was listed")
@@ -75,19 +75,6 @@ def _of_other_types(database: Database, keys: list[bytes]) -> Iterator[Finding]:
     for key, name in zip(keys, database.run([("TYPE", key) for key in keys]), strict=True):
         reason = f"its Redis type is {name.decode() if isinstance(name, bytes) else name}"
         yield Finding(key_text(key), Kind.NOT_A_STRING, reason)
-
-
-def _chunks(sized: list[tuple[bytes, int]]) -> Iterator[list[bytes]]:
-    chunk: list[bytes] = []
-    total = 0
-    for key, size in sized:
-        if chunk and total + size > CHUNK_BYTES:
-            yield chunk
-            chunk, total = [], 0
-        chunk.append(key)
-        total += size
-    if chunk:
-        yield chunk
 
 
 class NamedValues:

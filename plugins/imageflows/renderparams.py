@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from imagecore.renderstyle import Style
     from imagecore.s3 import Bucket
     from imagecore.sides import LocalSide, S3Side
-    from imagecore.syncitem import Source
 
 STYLES = Path(__file__).resolve().parents[2] / "include" / "styles"
 RENDER = "render.json"
@@ -168,16 +167,6 @@ def checked_bucket(params: dict[str, Any]) -> Bucket:
         bucket = renders_bucket(params, 8)
         bucket.check()
     return bucket
-
-
-def source_of_plan(where: Where, connections: int) -> Source:
-    from imagecore.sides import LocalSide
-    from imagecore.syncitem import BucketSource, FolderSource
-
-    side = open_side(where, connections)
-    if isinstance(side, LocalSide):
-        return FolderSource(side, where["identity"])
-    return BucketSource(side.bucket, server_side=False)
 
 
 def kept_of(folder: str) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from imagecore.errors import PlanRefused
 if TYPE_CHECKING:
     from imagecore.s3 import Bucket
     from imagecore.sides import LocalSide, S3Side
+    from imagecore.syncitem import BucketSource, FolderSource
 
 Where = dict[str, Any]
 """A side as plan.json holds it: its `url`; `conn_id` of a bucket, `identity` of a local folder,
@@ -80,6 +81,19 @@ def open_side(where: Where, connections: int = CONNECTIONS) -> S3Side | LocalSid
     if "identity" in where:
         return LocalSide(Path(where["url"].removeprefix("file://")))
     return open_s3(where, connections)
+
+
+def open_planned(
+    where: Where, connections: int, *, server_side: bool = False
+) -> BucketSource | FolderSource:
+    """The side as what was planned of it is read; `server_side` as for BucketSource."""
+    from imagecore.sides import LocalSide
+    from imagecore.syncitem import BucketSource, FolderSource
+
+    side = open_side(where, connections)
+    if isinstance(side, LocalSide):
+        return FolderSource(side, where["identity"])
+    return BucketSource(side.bucket, server_side)
 
 
 def refuse_overlap(sides: dict[str, S3Side]) -> None:

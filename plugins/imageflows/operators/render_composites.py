@@ -23,9 +23,9 @@ from imageflows.renderparams import (
     listed_bases,
     open_source,
     renders_bucket,
-    source_of_plan,
     style_of,
 )
+from imageflows.sides import open_planned
 from imageflows.work import read_items, work_store
 
 if TYPE_CHECKING:
@@ -257,7 +257,7 @@ def rendering_items(
             rendering,
             renders_bucket(params, connections),
             f"{COMPOSITES_PREFIX}/{rendering.style}/",
-            LayerFiles(source_of_plan(where, connections), fetched, layers_mb * 10**6),
+            LayerFiles(open_planned(where, connections), fetched, layers_mb * 10**6),
             workers,
             temp,
             cache_mb=params["cache_mb"],

@@ -20,9 +20,9 @@ from imageflows.renderparams import (
     listed_bases,
     open_source,
     renders_bucket,
-    source_of_plan,
     style_of,
 )
+from imageflows.sides import open_planned
 from imageflows.work import folder_of_run, read_items, work_store
 
 if TYPE_CHECKING:
@@ -122,7 +122,7 @@ class RenderLayerOperator(ImageBatchOperator):
             ) as workers,
         ):
             yield LayerItems(
-                source_of_plan(kept["source"], self.threads),
+                open_planned(kept["source"], self.threads),
                 renders_bucket(params, self.threads),
                 f"{LAYERS_PREFIX}/{kept['style']}/",
                 LayerRecipe(ppi=kept["ppi"]),

@@ -15,7 +15,15 @@ from airflow.sdk import BaseOperator, TriggerRule
 from imagecore.errors import PlanRefused
 from imageflows.operators.batch import ImageBatchOperator
 from imageflows.operators.plan import PlanOperator
-from imageflows.sides import Where, open_s3, open_side, refuse_overlap, where_local, where_s3
+from imageflows.sides import (
+    Where,
+    open_planned,
+    open_s3,
+    open_side,
+    refuse_overlap,
+    where_local,
+    where_s3,
+)
 from imageflows.syncparams import rules_of
 from imageflows.work import folder_of_run, read_approved, read_plan, work_store
 
@@ -25,7 +33,7 @@ if TYPE_CHECKING:
     from imagecore.batch import Process
     from imagecore.ladderitem import Workshop
     from imagecore.manifest import Item
-    from imagecore.syncitem import BucketSource, FolderSource, Trash
+    from imagecore.syncitem import Trash
     from imagecore.target import Conditions, Target
     from imageflows.operators.plan import Remark
 
@@ -288,7 +296,9 @@ class S3ApplyOperator(ImageBatchOperator):
         sync, conditions = plan["sync"], Conditions(**plan["conditions"])
         target = self._target(sync["destination"], "destination", conditions, sync["acl"])
         trash = self._trash(sync["trash"], conditions)
-        source = self._source(sync)
+        where = sync["source"]
+        same = where.get("conn_id") == sync["destination"]["conn_id"]
+        source = open_planned(where, self.threads, server_side=same)
         if sync["transform"] != "photo_ladder":
             yield SyncItems(source, target, trash).process
             return
@@ -315,16 +325,6 @@ class S3ApplyOperator(ImageBatchOperator):
             ) as workers,
         ):
             yield Workshop(temp, workers, self.max_source_mb * 10**6)
-
-    def _source(self, sync: dict[str, Any]) -> BucketSource | FolderSource:
-        from imagecore.sides import LocalSide
-        from imagecore.syncitem import BucketSource, FolderSource
-
-        where = sync["source"]
-        side = open_side(where, self.threads)
-        if isinstance(side, LocalSide):
-            return FolderSource(side, where["identity"])
-        return BucketSource(side.bucket, where["conn_id"] == sync["destination"]["conn_id"])
 
     def _trash(self, where: Where | None, conditions: Conditions) -> Trash | None:
         from imagecore.syncitem import Trash
