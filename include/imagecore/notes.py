@@ -229,16 +229,68 @@ def _either(one: bool | None, other: bool | None) -> bool | None:
     return True if one or other else (one if other is None else other)
 
 
-def quarantine_key(item: Item) -> str:
-    """Where an item's note lies while the item is in quarantine: one place a source, no stems.
+def note_key(source: str) -> str:
+    """Where the note of a source picture lies: one place a source, whatever its stem."""
+    return _key_below(NOTES, source)
 
-    A name that is too long, or that servers may disagree on, is replaced by its hash.
-    """
-    name = item["key"]
+
+def quarantine_key(item: Item) -> str:
+    """Where an item's note lies while the item is in quarantine: one place a source, no stems."""
+    return _key_below(QUARANTINE, item["key"])
+
+
+def _key_below(folder: str, name: str) -> str:
+    """A name that is too long, or that servers may disagree on, is replaced by its hash."""
     key = name.encode(errors="surrogatepass")
     if len(key) > 900 or key != name.encode(errors="replace") or {".", ".."} & {*name.split("/")}:
         name = f"hashed/{hashlib.sha256(key).hexdigest()}"
-    return f"{QUARANTINE}{name}.json"
+    return f"{folder}{name}.json"
+
+
+def write_note(
+    bucket: Bucket, key: str, *, etag: str | None = None, sequencer: str | None = None
+) -> bool:
+    """Ask for the pyramid of a picture, unless its note speaks of an upload as new or newer.
+
+    What else its note says, such as copyright, stays. It is written even where nothing in it
+    changes, so that a run that has read the old one does not delete it.
+
+    Args:
+        bucket: the process bucket.
+        key: the picture in the source bucket; one that is refused ends in quarantine by its note.
+        etag: the upload's, as its event gives it.
+        sequencer: orders the events of one key: hexadecimal digits, to be compared as text after
+            the shorter is filled with zeros on its right (Amazon S3 User Guide, "Event message
+            structure"). None: written anew whatever is there.
+
+    Returns:
+        Whether it was written.
+    """
+    known = _known_note(bucket, note_key(key))
+    if sequencer is not None and not _is_newer(sequencer, known.get("sequencer")):
+        return False
+    told = {"eTag": etag, "sequencer": sequencer}
+    note = {"path": _folder(key), **known, "key": key}
+    note |= {name: value for name, value in told.items() if value is not None}
+    bucket.write(note_key(key), json.dumps(note, indent=2).encode() + b"\n", "application/json")
+    return True
+
+
+def _known_note(bucket: Bucket, key: str) -> dict[str, Any]:
+    """What a note says; nothing when there is none, or none that can be read."""
+    try:
+        note = json.loads(bucket.read(key))
+    except (ObjectMissing, ValueError, RecursionError):
+        return {}
+    return note if isinstance(note, dict) else {}
+
+
+def _is_newer(sequencer: str, known: Any) -> bool:
+    if not isinstance(known, str):
+        return True
+    length = max(len(sequencer), len(known))
+    one, other = (each.upper().ljust(length, "0") for each in (sequencer, known))
+    return one > other
 
 
 def quarantine(bucket: Bucket, item: Item, reason: str, run: str, at: str) -> None:
