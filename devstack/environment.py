@@ -82,7 +82,8 @@ def environment(
         ),
         **{name: _joined(",", HOST, environ.get(name)) for name in ("NO_PROXY", "no_proxy")},
     }
-    return {**{name: defaults[name] for name in defaults.keys() - environ.keys()}, **matching}
+    wanted = {name: defaults[name] for name in defaults.keys() - environ.keys()}
+    return {**wanted, **matching, **layout.settings}
 
 
 def exports(variables: Mapping[str, str]) -> str:

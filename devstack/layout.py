@@ -19,10 +19,15 @@ ROOT = Path(__file__).resolve().parent.parent
 
 @dataclass(frozen=True)
 class Layout:
-    """The project's folder, and the folder of the stack's state."""
+    """The project's folder, and the folder of the stack's state.
+
+    `settings` are `AIRFLOW__…` variables that stand in place of the stack's own, such as another
+    database than SQLite: for tests.
+    """
 
     root: Path = ROOT
     state: Path = ROOT / ".devstack"
+    settings: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def airflow(self) -> Path:

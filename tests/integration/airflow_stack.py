@@ -1,0 +1,103 @@
+"""Airflow as `make up` starts it, but on PostgreSQL and on a test's own S3."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from devstack.api import Api
+from devstack.layout import ROOT, Layout, State
+from devstack.stack import down, up
+from imagecore.workstore import run_folder
+from tests.postgres import Postgres, postgres
+
+ENDED = {"success", "failed"}
+
+
+@dataclass(frozen=True)
+class AirflowStack:
+    """A running Airflow, its REST API, its database and the S3 it works on."""
+
+    layout: Layout
+    state: State
+    api: Api
+    database: Postgres
+    s3: Any
+
+    def shell(self, command: str) -> str:
+        """What a person gets who pastes the command."""
+        command = f". {self.layout.shell}; {command}"
+        done = subprocess.run(["sh", "-c", command], capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    def runs(self, dag_id: str) -> dict[str, str]:
+        """Every run of a DAG with its state."""
+        listing = self.api._all(f"/api/v2/dags/{dag_id}/dagRuns", "dag_runs")
+        return {run["dag_run_id"]: run["state"] for run in listing}
+
+    def ended(self, dag_id: str, run_id: str) -> str:
+        """A run's state, once it has ended."""
+        until(lambda: self.api.run_state(dag_id, run_id) in ENDED)
+        return self.api.run_state(dag_id, run_id)
+
+    def folder(self, dag_id: str, run_id: str) -> Path:
+        """Where a run keeps its plans and its report."""
+        return self.layout.work / run_folder(dag_id, run_id)
+
+    def outcomes(self, dag_id: str, run_id: str) -> dict[str, dict[str, Any]]:
+        """What the report says became of each item, by its key."""
+        file = self.folder(dag_id, run_id) / "outcomes.jsonl"
+        return {(o := json.loads(line))["key"]: o for line in file.read_text().splitlines()}
+
+    def report(self, dag_id: str, run_id: str) -> dict[str, Any]:
+        """A run's report."""
+        found: dict[str, Any] = json.loads(
+            (self.folder(dag_id, run_id) / "report.json").read_text()
+        )
+        return found
+
+
+@contextmanager
+def airflow_stack(
+    folder: Path, s3_endpoint: str, s3: Any, **settings: str
+) -> Iterator[AirflowStack]:
+    """The stack, its state below a folder; down again afterwards.
+
+    `settings` are variables of the environment: Airflow's stand in place of the stack's own.
+    """
+    connection = {
+        "conn_type": "aws",
+        "login": "test",
+        "password": "test",
+        "extra": {"endpoint_url": s3_endpoint, "region_name": "us-east-1"},
+    }
+    ours = {
+        name: value for name, value in os.environ.items() if not name.startswith(("AIRFLOW", "PY"))
+    }
+    ours["AIRFLOW_CONN_IMAGEFLOWS_S3"] = json.dumps(connection)
+    with postgres() as database:
+        layout = Layout(ROOT, folder / "state", {**database.airflow_settings, **settings})
+        try:
+            state, _ = up(layout, ours)
+            api = Api(state.url("airflow"))
+            until(lambda: api.dag("pyramid_tiff"))
+            yield AirflowStack(layout, state, api, database, s3)
+        finally:
+            down(layout)
+
+
+def until(true: Callable[[], Any], seconds: float = 120) -> Any:
+    """Wait until something is true; what it then is."""
+    deadline = time.monotonic() + seconds
+    while not (found := true()):
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.2)
+    return found
