@@ -33,10 +33,15 @@ class AirflowStack:
 
     def shell(self, command: str) -> str:
         """What a person gets who pastes the command."""
-        command = f". {self.layout.shell}; {command}"
-        done = subprocess.run(["sh", "-c", command], capture_output=True, text=True)
+        done = subprocess.run(
+            self.in_shell(command), env=plain_environment(), capture_output=True, text=True
+        )
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
+
+    def in_shell(self, command: str) -> list[str]:
+        """A command for a shell whose `airflow` speaks to the stack."""
+        return ["sh", "-c", f". {self.layout.shell}; {command}"]
 
     def runs(self, dag_id: str) -> dict[str, str]:
         """Every run of a DAG with its state."""
@@ -79,19 +84,23 @@ def airflow_stack(
         "password": "test",
         "extra": {"endpoint_url": s3_endpoint, "region_name": "us-east-1"},
     }
-    ours = {
-        name: value for name, value in os.environ.items() if not name.startswith(("AIRFLOW", "PY"))
-    }
-    ours["AIRFLOW_CONN_IMAGEFLOWS_S3"] = json.dumps(connection)
     with postgres() as database:
         layout = Layout(ROOT, folder / "state", {**database.airflow_settings, **settings})
         try:
-            state, _ = up(layout, ours)
+            state, _ = up(
+                layout, plain_environment() | {"AIRFLOW_CONN_IMAGEFLOWS_S3": json.dumps(connection)}
+            )
             api = Api(state.url("airflow"))
             until(lambda: api.dag("pyramid_tiff"))
             yield AirflowStack(layout, state, api, database, s3)
         finally:
             down(layout)
+
+
+def plain_environment() -> dict[str, str]:
+    """The environment without what the tests set in it."""
+    ours = ("AIRFLOW", "PY")
+    return {name: value for name, value in os.environ.items() if not name.startswith(ours)}
 
 
 def until(true: Callable[[], Any], seconds: float = 120) -> Any:
