@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -12,9 +13,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from devstack.api import Api
 from devstack.layout import ROOT, Layout, State
-from devstack.stack import down, up
+from devstack.processes import start
+from devstack.services import SERVICES
+from devstack.stack import dead_services, down, up
 from imagecore.workstore import run_folder
 from tests.postgres import Postgres, postgres
 
@@ -31,6 +36,11 @@ class AirflowStack:
     database: Postgres
     s3: Any
 
+    @property
+    def scheduler(self) -> psutil.Process:
+        """The scheduler, whose children run the tasks."""
+        return psutil.Process(self.state.services["airflow-scheduler"].pid)
+
     def shell(self, command: str) -> str:
         """What a person gets who pastes the command."""
         done = subprocess.run(
@@ -42,6 +52,24 @@ class AirflowStack:
     def in_shell(self, command: str) -> list[str]:
         """A command for a shell whose `airflow` speaks to the stack."""
         return ["sh", "-c", f". {self.layout.shell}; {command}"]
+
+    def revive(self) -> list[str]:
+        """Start again what has died, as systemd or Docker would; the names."""
+        dead = dead_services(self.layout, self.state)
+        for service in SERVICES:
+            if service.name in dead:
+                command = shlex.join(service.command(self.state.ports, self.layout))
+                log = self.layout.logs / f"{service.name}.log"
+                self.state.services[service.name] = start(
+                    self.in_shell(f"exec {command}"), plain_environment(), self.layout.root, log
+                )
+        self.state.save(self.layout)
+        return dead
+
+    def versions(self, dag_id: str) -> list[int]:
+        """The numbers of a DAG's versions."""
+        listing = self.api._all(f"/api/v2/dags/{dag_id}/dagVersions", "dag_versions")
+        return [version["version_number"] for version in listing]
 
     def runs(self, dag_id: str) -> dict[str, str]:
         """Every run of a DAG with its state."""
@@ -72,9 +100,9 @@ class AirflowStack:
 
 @contextmanager
 def airflow_stack(
-    folder: Path, s3_endpoint: str, s3: Any, **settings: str
+    folder: Path, s3_endpoint: str, s3: Any, root: Path = ROOT, **settings: str
 ) -> Iterator[AirflowStack]:
-    """The stack, its state below a folder; down again afterwards.
+    """The stack, its state below a folder; down again afterwards. `root` is the project's.
 
     `settings` are variables of the environment: Airflow's stand in place of the stack's own.
     """
@@ -85,7 +113,7 @@ def airflow_stack(
         "extra": {"endpoint_url": s3_endpoint, "region_name": "us-east-1"},
     }
     with postgres() as database:
-        layout = Layout(ROOT, folder / "state", {**database.airflow_settings, **settings})
+        layout = Layout(root, folder / "state", {**database.airflow_settings, **settings})
         try:
             state, _ = up(
                 layout, plain_environment() | {"AIRFLOW_CONN_IMAGEFLOWS_S3": json.dumps(connection)}
@@ -101,6 +129,17 @@ def plain_environment() -> dict[str, str]:
     """The environment without what the tests set in it."""
     ours = ("AIRFLOW", "PY")
     return {name: value for name, value in os.environ.items() if not name.startswith(ours)}
+
+
+def task_at_work(machine: psutil.Process) -> psutil.Process | None:
+    """The process, below that of a scheduler or a worker, of a task that has pictures made."""
+    for process in machine.children(recursive=True):
+        try:
+            if "imagecore.sandbox" in " ".join(process.cmdline()):
+                return process.parent()
+        except psutil.NoSuchProcess:
+            continue
+    return None
 
 
 def until(true: Callable[[], Any], seconds: float = 120) -> Any:

@@ -14,7 +14,13 @@ import skimage
 
 from devstack.layout import ROOT
 from imagecore.workstore import run_folder
-from tests.integration.airflow_stack import AirflowStack, airflow_stack, plain_environment, until
+from tests.integration.airflow_stack import (
+    AirflowStack,
+    airflow_stack,
+    plain_environment,
+    task_at_work,
+    until,
+)
 
 pytest_plugins = ("tests.redisfixtures",)
 
@@ -103,23 +109,12 @@ def recorded(s3: Any, run_id: str) -> dict[str, str]:
     return {json.loads(line)["key"]: line for key in outcomes for line in lines(s3, key)}
 
 
-def at_work(worker: psutil.Process) -> bool:
-    """Whether it has pictures made."""
-    for process in worker.children(recursive=True):
-        try:
-            if "imagecore.sandbox" in " ".join(process.cmdline()):
-                return True
-        except psutil.NoSuchProcess:
-            continue
-    return False
-
-
 def test_a_worker_lost_in_the_middle_of_a_batch_loses_nothing(stack, workers):
     names = [f"digital/{number:03d}.jpg" for number in range(60)]
     for name in names:
         stack.s3.put_object(Bucket="imageflows-source", Key=name, Body=ROCKET)
     run_id = stack.api.trigger(DAG_ID, {"prefix": "digital/", "images_per_task": 20})
-    until(lambda: all(map(at_work, workers)) and len(recorded(stack.s3, run_id)) >= 6)
+    until(lambda: all(map(task_at_work, workers)) and len(recorded(stack.s3, run_id)) >= 6)
     kill_machine(workers[0])
     before = recorded(stack.s3, run_id)
     assert 6 <= len(before) < 60

@@ -8,13 +8,12 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 import moto.s3.models
-import psutil
 import pytest
 import skimage
 from moto.s3.exceptions import S3AccessDeniedError
 
 from devstack.runs import run_dag
-from tests.integration.airflow_stack import AirflowStack, airflow_stack, until
+from tests.integration.airflow_stack import AirflowStack, airflow_stack, task_at_work, until
 
 PICTURES = Path(skimage.__file__).parent / "data"
 ROCKET = (PICTURES / "rocket.jpg").read_bytes()
@@ -60,25 +59,13 @@ def recorded(stack: AirflowStack, run_id: str) -> dict[str, str]:
     return {json.loads(line)["key"]: line for line in lines}
 
 
-def task_at_work(stack: Any) -> psutil.Process | None:
-    """The process of the task that has pictures made."""
-    scheduler = psutil.Process(stack.state.services["airflow-scheduler"].pid)
-    for process in scheduler.children(recursive=True):
-        try:
-            if "imagecore.sandbox" in " ".join(process.cmdline()):
-                return process.parent()
-        except psutil.NoSuchProcess:
-            continue
-    return None
-
-
 def test_a_task_killed_in_the_middle_goes_on_where_it_was(stack):
     names = [f"{number:03d}.jpg" for number in range(60)]
     for name in names:
         upload(stack, name)
     run_id = stack.api.trigger(DAG_ID, {"images_per_task": 60})
     until(lambda: len(recorded(stack, run_id)) >= 10)
-    task_at_work(stack).kill()
+    task_at_work(stack.scheduler).kill()
     before = recorded(stack, run_id)
     assert 10 <= len(before) < 60
 
