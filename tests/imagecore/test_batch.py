@@ -10,6 +10,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable
+from datetime import datetime, tzinfo
 from pathlib import Path
 from threading import Event, Lock
 
@@ -282,6 +283,33 @@ def test_what_failed_in_a_finished_try_is_done_again_and_nothing_else() -> None:
     counts = run(store, items(5), lambda item: again.append(item["key"]) or Result())  # type: ignore[func-returns-value]
     assert counts == {State.DONE: 4, State.QUARANTINED: 1}
     assert sorted(again) == ["001.jpg", "003.jpg"]
+
+
+def test_a_clock_that_jumps_between_two_tries_changes_no_end(monkeypatch) -> None:
+    """Whichever way it jumps, what is done stays done and what failed is done again."""
+
+    class Clock(datetime):
+        hour_of_day = 12
+
+        @classmethod
+        def now(cls, tz: tzinfo | None = None) -> "Clock":
+            return cls(2026, 11, 1, cls.hour_of_day, tzinfo=tz)
+
+    def fail_once(item: Item) -> Result:
+        begun.append(item["key"])
+        if item["key"] == "001.jpg" and len(begun) <= 3:
+            raise ItemFailed("not now")
+        return Result()
+
+    monkeypatch.setattr("imagecore.outcome.datetime", Clock)
+    for jump in (-11, 11):
+        store, begun = memory(), list[str]()
+        Clock.hour_of_day = 12
+        assert run(store, items(3), fail_once) == {State.DONE: 2, State.FAILED: 1}
+        Clock.hour_of_day += jump
+        for _ in range(2):
+            assert run(store, items(3), fail_once) == {State.DONE: 3}
+        assert sorted(begun) == ["000.jpg", "001.jpg", "001.jpg", "002.jpg"]
 
 
 @pytest.mark.parametrize("threads", [1, 4])

@@ -152,21 +152,29 @@ def test_an_approval_of_another_fingerprint_is_refused(three):
     assert "is not the plan that was approved" in run.said
 
 
-def test_a_plan_that_became_too_old_is_not_applied(three, monkeypatch):
+@pytest.mark.parametrize(
+    ("hours", "said"),
+    [
+        (25, "The sides were compared 25.0 hours ago, and max_plan_age allows 24"),
+        (-1, "which is yet to come by this machine's clock"),
+    ],
+    ids=["too old", "the clock was set back"],
+)
+def test_a_plan_that_is_too_old_or_of_no_known_age_is_not_applied(three, monkeypatch, hours, said):
     import imageflows.operators.sync as sync
 
     before = three.everything()
-    later = sync.datetime.now(sync.timezone.utc) + timedelta(hours=25)
+    other = sync.datetime.now(sync.timezone.utc) + timedelta(hours=hours)
 
-    class Later(sync.datetime):
+    class Clock(sync.datetime):
         @classmethod
         def now(cls, tz=None):
-            return later
+            return other
 
-    monkeypatch.setattr(sync, "datetime", Later)
+    monkeypatch.setattr(sync, "datetime", Clock)
     run = three.sync()
     assert (run.state, run.ends) == ("failed", {})
-    assert "The sides were compared 25.0 hours ago, and max_plan_age allows 24" in run.said
+    assert said in run.said
     assert three.everything() == before
 
 

@@ -207,6 +207,10 @@ class S3DiffOperator(SyncPlanOperator):
         return items
 
 
+CLOCKS_DIFFER = timedelta(minutes=5)
+"""The most by which two machines' clocks may differ."""
+
+
 def fingerprint(plan: dict[str, Any]) -> str:
     """The SHA-256 of what a plan is to do and where: it changes when any of that does."""
     what = {name: plan[name] for name in ("sha256", "sync", "compared_at")}
@@ -214,7 +218,8 @@ def fingerprint(plan: dict[str, Any]) -> str:
 
 
 def check_plan(plan: dict[str, Any], max_age_hours: float) -> None:
-    """Refuse a plan that was changed since it was made, or is older than allowed.
+    """Refuse a plan that was changed since it was made, or is older than allowed, or of an age
+    that cannot be told.
 
     Raises:
         PlanRefused: saying which.
@@ -225,6 +230,12 @@ def check_plan(plan: dict[str, Any], max_age_hours: float) -> None:
             "plan again."
         )
     age = datetime.now(timezone.utc) - datetime.fromisoformat(plan["compared_at"])
+    if age < -CLOCKS_DIFFER:
+        raise PlanRefused(
+            f"The sides were compared at {plan['compared_at']}, which is yet to come by this "
+            "machine's clock, so nobody knows how old the plan is: set the clocks right, and "
+            "clear the task `plan` to plan again."
+        )
     if age > timedelta(hours=max_age_hours):
         hours = age.total_seconds() / 3_600
         raise PlanRefused(
