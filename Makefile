@@ -11,7 +11,7 @@ override CONF := $(value CONF)
 export DAG CONF
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test up down run bench lint docs lock environment
+.PHONY: help demo test up down run bench lint docs screenshots lock audit env environment
 
 help: ## what can be made
 	@sed -n 's/^\([a-z]*\):.*## /\1 /p' Makefile | while read -r name what; do printf '  make %-12s %s\n' "$$name" "$$what"; done
@@ -43,9 +43,20 @@ lint: $(READY) ## style, format and types
 docs: $(READY) ## docs/DAGS.md, from the DAGs
 	@$(BIN)/python docs/generate.py
 
+screenshots: $(READY) ## the pictures of docs/, made again
+	@$(BIN)/python docs/screenshots.py
+
 lock: $(READY) ## uv.lock and requirements.txt, after pyproject.toml was changed
 	$(BIN)/uv lock
 	$(BIN)/uv export --frozen --no-dev --no-emit-project --no-header -o requirements.txt
+	@# uv leaves extras out; pip then looks for a newer celery[redis], of which it has no hash.
+	sed -i.old 's/^celery==/celery[redis]==/' requirements.txt && rm requirements.txt.old
+
+audit: $(READY) ## known vulnerabilities in what is locked
+	$(BIN)/uv tool run pip-audit --disable-pip --require-hashes --strict -r requirements.txt
+
+env: ## .env with new secrets, for docker-compose.yaml
+	@$(PYTHON) config/env.py
 
 environment: $(READY) ## .venv alone
 

@@ -55,7 +55,7 @@ def _written(chunk: list[Any], folder: Path) -> IO[bytes]:
 def _read(run: IO[bytes]) -> Iterator[Any]:
     while True:
         try:
-            block = marshal.load(run)
+            block = marshal.load(run)  # noqa: S302 -- our own unnamed file, written just before
         except EOFError:
             return
         yield from block

@@ -124,7 +124,7 @@ class RiakNodes:
         self._glances = {node: Glances(node, tls, headers, limits) for node in self.nodes}
         self._headers = headers
         self._lock = threading.Lock()
-        self._turn = random.randrange(len(self.nodes))
+        self._turn = random.randrange(len(self.nodes))  # noqa: S311 -- no secret, only a spread
         self._avoided: dict[Node, float] = {}
 
     def __repr__(self) -> str:
@@ -241,7 +241,7 @@ class RiakNodes:
             rounds, place = divmod(number, len(order))
             if rounds and place == 0:
                 longest = min(5.0, self.limits.backoff * 2 ** (rounds - 1))
-                time.sleep(random.uniform(0, longest))
+                time.sleep(random.uniform(0, longest))  # noqa: S311 -- no secret, only a spread
             yield order[place]
 
     def _avoid(self, node: Node) -> None:
