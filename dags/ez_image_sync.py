@@ -36,6 +36,7 @@ that the next try finds present: nobody compared it, and it is in no `upload.log
 import pendulum
 from airflow.sdk import DAG, CronDataIntervalTimetable
 
+from imageflows.alerts import alerts
 from imageflows.operators.batch import BATCH_LABEL
 from imageflows.operators.redis_refs import RedisImageRefOperator
 from imageflows.operators.riak_sync import (
@@ -56,6 +57,7 @@ with DAG(
     catchup=False,
     max_active_runs=1,
     default_args=DEFAULT_ARGS,
+    **alerts(daily=True),
     doc_md=__doc__,
     tags=["imageflows", "ez"],
     params={

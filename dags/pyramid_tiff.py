@@ -5,17 +5,43 @@ Makes a tiled, multi-resolution TIFF of every uploaded picture, for zooming view
 
     plan ──▶ pyramid (one mapped task an image, or a batch) ──▶ report
 
-**plan** reads the notes below `rbsc/` of the process bucket. **pyramid** fetches each picture,
-makes the pyramid, has another reader than the one that wrote it check every level, uploads it to
-`<path><stem>.tif` in the image bucket, compares what the bucket then holds, and deletes the note.
-A picture that is up to date (same source, same recipe) is skipped without being fetched. **report**
-holds what was planned against what happened.
+**plan** reads the notes below `rbsc/` of the process bucket, and finds pictures that have none and
+should. **pyramid** fetches each picture, makes the pyramid, has another reader than the one that
+wrote it check every level, uploads it to `<path><stem>.tif` in the image bucket, compares what the
+bucket then holds, and deletes the note. A picture that is up to date (same source, same recipe) is
+skipped without being fetched, unless its note has `"force": true`. **report** holds what was
+planned against what happened.
 
 | a picture that | ends | its note |
 |---|---|---|
 | is made and verified, or up to date | `done` or `skipped` | is deleted |
-| cannot be read, or clashes with another | `quarantined` | moves to `quarantine/` with the reason |
+| cannot be read, or clashes with another | `quarantined` | is in `quarantine/`, with the reason |
 | could not be made or delivered this time | `failed` | stays |
+
+#### What events lose
+An upload's event is delivered at most once, so its note may never come. With `reconcile` (on,
+unless switched off) a daily run and a run by hand also list `source_prefixes`, the same folders of
+the image bucket, and `quarantine/` and `current/` of the process bucket, and take every picture
+that has no pyramid in its own folder, or an older one, and is not in quarantine since. Nothing is
+looked at one by one: a day that lost nothing costs these listings, one request per 1,000 objects,
+and per million pictures some 10 seconds of work and 100 MB of temporary disk. A dry run says which
+were found, and why. The first run finds everything that never had a pyramid: begin with a dry run,
+or with `limit`.
+
+- No note speaks of their copyright: it is known of pictures that had a pyramid, or a note in
+  quarantine, before. A picture whose note cannot be read waits, until that note is in quarantine.
+- What is in quarantine is found again when its source is uploaded anew, and made again by hand
+  with `prefix` or `pyramid_rerun`.
+- Pictures that would become the same pyramid go to quarantine, naming each other; one whose
+  pyramid it is keeps it.
+- A picture uploaded again without a change keeps its pyramid. `current/` remembers that; it may be
+  emptied at any time, at the cost of one more look at each.
+- A pyramid newer than its source counts, whoever made it: those of the old system, with other
+  presets or of another recipe, are made again with `prefix` or `force`, not by this.
+- S3 dates an upload in parts by its beginning. One that began before its picture's pyramid was
+  made, ended after it, and lost its event is not found.
+- Where source and image bucket are one, a picture beside an uploaded `.tif` of its name counts as
+  made, and `.tif` files are not looked for.
 
 #### To run it again
 - **What failed, in the same run**: *Clear* with *only failed*, or
@@ -35,12 +61,19 @@ sRGB. `lossless`: full size, deflate. What becomes of each kind of picture: `doc
 """
 
 import pendulum
-from airflow.sdk import DAG, CronDataIntervalTimetable, Param
+from airflow.sdk import DAG, CronDataIntervalTimetable
 
+from imageflows.alerts import alerts
 from imageflows.operators.batch import BATCH_LABEL
-from imageflows.operators.pyramid import PyramidPlanOperator, PyramidTiffOperator, pyramid_params
+from imageflows.operators.pyramid import (
+    PyramidPlanOperator,
+    PyramidTiffOperator,
+    pyramid_params,
+    reconcile_param,
+)
 from imageflows.operators.report import ReportOperator
 from imageflows.params import bucket_params, shared_params
+from imageflows.pyramidparams import source_prefixes_param
 from imageflows.retry import DEFAULT_ARGS
 
 NEW_YORK = "America/New_York"
@@ -59,21 +92,18 @@ with DAG(
     catchup=False,
     max_active_runs=1,
     default_args=DEFAULT_ARGS,
+    **alerts(daily=True),
     doc_md=__doc__,
     tags=["imageflows", "pyramids"],
     params={
         **shared_params(
             prefix="Every picture of the source below this prefix, with or without a note."
         ),
+        **reconcile_param(),
         **pyramid_params(),
         **bucket_params("pyramid", "source", "process", "image"),
-        "source_prefixes": Param(
-            ["digital/", "collections/ead_xml/images/"],
-            type="array",
-            items={"type": "string"},
-            title="Source prefixes",
-            description="Where a backfill looks for pictures that changed.",
-            section="Where",
+        **source_prefixes_param(
+            "Where a backfill looks for what changed, and reconcile for what events lost."
         ),
     },
 ) as dag:

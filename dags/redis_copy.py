@@ -30,6 +30,7 @@ has. **copy** brings them over as they are, byte for byte, and looks at what the
 
 from airflow.sdk import DAG
 
+from imageflows.alerts import alerts
 from imageflows.operators.batch import BATCH_LABEL
 from imageflows.operators.redis_copy import RedisCopyOperator, RedisCopyPlanOperator
 from imageflows.operators.report import ReportOperator
@@ -48,6 +49,7 @@ with DAG(
     catchup=False,
     max_active_runs=1,
     default_args=DEFAULT_ARGS,
+    **alerts(),
     doc_md=__doc__,
     tags=["imageflows", "ez"],
     params={

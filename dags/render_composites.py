@@ -28,6 +28,7 @@ it are rendered. A missing layer fails the stacks that need it, and no others.
 
 from airflow.sdk import DAG, TriggerRule
 
+from imageflows.alerts import alerts
 from imageflows.operators.batch import BATCH_LABEL
 from imageflows.operators.render_composites import (
     RenderCompositeOperator,
@@ -53,6 +54,7 @@ with DAG(
     schedule=None,
     catchup=False,
     default_args=DEFAULT_ARGS,
+    **alerts(),
     doc_md=__doc__,
     tags=["imageflows", "renders"],
     params={

@@ -21,6 +21,7 @@ keeps its transparency, verifies it, and writes it to `renders/caddy/<style>/<co
 
 from airflow.sdk import DAG
 
+from imageflows.alerts import alerts
 from imageflows.operators.batch import BATCH_LABEL
 from imageflows.operators.render_layers import RenderLayerOperator, RenderLayerPlanOperator
 from imageflows.operators.report import ReportOperator
@@ -33,6 +34,7 @@ with DAG(
     schedule=None,
     catchup=False,
     default_args=DEFAULT_ARGS,
+    **alerts(),
     doc_md=__doc__,
     tags=["imageflows", "renders"],
     params={

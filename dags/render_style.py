@@ -18,6 +18,7 @@ and in its log. Move it to `[imageflows] styles_folder`, and see `render_composi
 
 from airflow.sdk import DAG
 
+from imageflows.alerts import alerts
 from imageflows.operators.render_layers import StyleSkeletonOperator
 from imageflows.renderparams import source_params, style_param
 from imageflows.retry import DEFAULT_ARGS
@@ -27,6 +28,7 @@ with DAG(
     schedule=None,
     catchup=False,
     default_args=DEFAULT_ARGS,
+    **alerts(),
     doc_md=__doc__,
     tags=["imageflows", "renders"],
     params={**style_param("What the new style is to be called."), **source_params()},

@@ -17,6 +17,7 @@ made. **report** names each that is not, and writes `verify.log`.
 
 from airflow.sdk import DAG
 
+from imageflows.alerts import alerts
 from imageflows.operators.batch import BATCH_LABEL
 from imageflows.operators.render_composites import RenderCompositePlanOperator
 from imageflows.operators.render_verify import RenderVerifyOperator, RenderVerifyReportOperator
@@ -29,6 +30,7 @@ with DAG(
     schedule=None,
     catchup=False,
     default_args=DEFAULT_ARGS,
+    **alerts(),
     doc_md=__doc__,
     tags=["imageflows", "renders"],
     params={

@@ -40,6 +40,7 @@ ended well. **report** holds what was planned against what happened.
 import pendulum
 from airflow.sdk import DAG, CronDataIntervalTimetable
 
+from imageflows.alerts import alerts
 from imageflows.operators.batch import BATCH_LABEL
 from imageflows.operators.report import ReportOperator
 from imageflows.operators.sync import RemovalsOperator, S3ApplyOperator, S3DiffOperator
@@ -54,6 +55,7 @@ with DAG(
     catchup=False,
     max_active_runs=1,
     default_args=DEFAULT_ARGS,
+    **alerts(daily=True),
     doc_md=__doc__,
     tags=["imageflows", "sync"],
     params={

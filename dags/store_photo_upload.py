@@ -30,6 +30,7 @@ are not followed; they and names that are not UTF-8 are rejected with that reaso
 import pendulum
 from airflow.sdk import DAG, CronDataIntervalTimetable
 
+from imageflows.alerts import alerts
 from imageflows.operators.batch import BATCH_LABEL
 from imageflows.operators.report import ReportOperator
 from imageflows.operators.sync import S3ApplyOperator, S3DiffOperator
@@ -50,6 +51,7 @@ with DAG(
     catchup=False,
     max_active_runs=1,
     default_args=DEFAULT_ARGS,
+    **alerts(daily=True),
     doc_md=__doc__,
     tags=["imageflows", "sync"],
     params={

@@ -23,6 +23,7 @@ An object's ACL is not kept by S3's copies: what comes back has the run's `acl`.
 
 from airflow.sdk import DAG
 
+from imageflows.alerts import alerts
 from imageflows.operators.batch import BATCH_LABEL
 from imageflows.operators.report import ReportOperator
 from imageflows.operators.sync import RemovalsOperator, S3ApplyOperator
@@ -37,6 +38,7 @@ with DAG(
     catchup=False,
     max_active_runs=1,
     default_args=DEFAULT_ARGS,
+    **alerts(),
     doc_md=__doc__,
     tags=["imageflows", "sync"],
     params={**undo_params(), **shared_params(modes=("dryrun", "undo")), **age_param()},

@@ -106,6 +106,14 @@ class Api:
             return None
         return self._json(answer)["value"]
 
+    def messages(self) -> list[str]:
+        """The bodies of all messages that watchers of queues have taken."""
+        batches = [
+            (event["extra"].get("payload") or {}).get("message_batch", ())
+            for event in self._all("/api/v2/assets/events", "asset_events")
+        ]
+        return [message["Body"] for batch in batches for message in batch]
+
     def _all(self, path: str, name: str) -> list[dict[str, Any]]:
         rows: list[dict[str, Any]] = []
         while True:

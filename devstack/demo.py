@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from time import monotonic
 
+from devstack.demo_events import events
 from devstack.demo_ez import ez
 from devstack.demo_pyramids import pyramids
 from devstack.demo_renders import renders
@@ -27,6 +28,7 @@ def demo(layout: Layout, state: State, *, fresh: bool) -> bool:
     right = stores(layout, state, target / "stores") and right
     right = ez(layout, state, target / "ez") and right
     right = renders(layout, state, target / "renders") and right
+    right = events(layout, state, target / "events") and right
     took = f"{monotonic() - start:.0f} s"
     print(f"\nAs expected, after {took}." if right else f"\nNOT as expected, after {took}.")
     print(f"Pictures, reports, outcomes, lists and task logs: {target}")

@@ -12,11 +12,13 @@ from pathlib import Path
 from shlex import quote
 from types import MappingProxyType
 
+from devstack.events import queue_url
 from devstack.ez import COPIED_TO
 from devstack.layout import Layout, truth
 from devstack.processes import HOST
 
 S3_CONNECTION = "AIRFLOW_CONN_IMAGEFLOWS_S3"
+NOTES_QUEUE = "AIRFLOW__IMAGEFLOWS__PYRAMID_NOTES_QUEUE"
 REDIS_CONNECTION = "AIRFLOW_CONN_IMAGEFLOWS_REDIS"
 RIAK_CONNECTION = "AIRFLOW_CONN_IMAGEFLOWS_RIAK"
 SCHEDULES = "AIRFLOW__SCHEDULER__USE_JOB_SCHEDULE"
@@ -67,6 +69,8 @@ def environment(
         f"{REDIS_CONNECTION}_DESTINATION": _connection("redis", ports["redis"], {"db": COPIED_TO}),
         RIAK_CONNECTION: _connection("riak", ports["riak"]),
     }
+    if S3_CONNECTION not in environ:  # nobody's own bucket tells this queue of uploads
+        defaults[NOTES_QUEUE] = queue_url(ports)
     matching = {
         "AIRFLOW_HOME": str(layout.airflow),
         "AIRFLOW_CONFIG": str(layout.airflow / "airflow.cfg"),

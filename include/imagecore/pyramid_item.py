@@ -18,9 +18,11 @@ from imagecore.notes import (
     quarantine_key,
     quarantined_copyright,
     target_key,
+    write_note,
 )
 from imagecore.outcome import Result, State, now
 from imagecore.recipe import Recipe
+from imagecore.reconcile import current_key
 from imagecore.s3 import (
     Bucket,
     ObjectChanged,
@@ -85,8 +87,8 @@ class PyramidItems:
     def process(self, item: Item) -> Result:
         """Bring one picture's pyramid up to date, and answer for its notes.
 
-        A note goes only after the pyramid was verified in the bucket; a refused picture's note
-        moves to quarantine; whatever else happens, it stays.
+        A note goes only after the pyramid was verified in the bucket; a refused picture goes to
+        quarantine, and its note with it; whatever else happens, it stays.
 
         Raises:
             ItemRefused: the picture, its note or its name is bad.
@@ -99,10 +101,13 @@ class PyramidItems:
             quarantined = process.find(quarantine_key(item))
             result = self._bring_up_to_date(item, quarantined is not None)
         except ItemRefused as refusal:
-            if item["notes"]:
-                if quarantined and item.get("copyright") is None:
-                    item = {**item, "copyright": quarantined_copyright(process, item)}
-                quarantine(process, item, printable(refusal), self._run, now())
+            if quarantined and item.get("copyright") is None:
+                item = {**item, "copyright": quarantined_copyright(process, item)}
+            quarantine(process, item, printable(refusal), self._run, now())
+            raise
+        except ObjectChanged:
+            if not item["notes"]:  # what is newer than the source now was made of the older one
+                write_note(process, item["key"])
             raise
         except ServerFault as fault:
             for bucket in (self._buckets.source, process, self._buckets.image):
@@ -128,16 +133,28 @@ class PyramidItems:
             "source-etag": source.etag,
             "recipe": self._recipe.fingerprint(copyright),
         }
-        if existing and not self._force and self._buckets.image.is_current(existing, origin):
+        force = self._force or item.get("force", False)
+        if existing and not force and self._buckets.image.is_current(existing, origin):
+            if existing.modified < source.modified:
+                self._buckets.process.write(current_key(item), b"{}\n", "application/json")
+                self._refuse_changed(source)
             return Result(State.SKIPPED, "up to date", {"target": target})
         metadata = {**origin, "copyright": "yes" if copyright else "no"}
-        result = self._make(source, target, metadata)
+        try:
+            result = self._make(source, target, metadata)
+        except ItemRefused:
+            self._refuse_changed(source)
+            raise
+        self._refuse_changed(source)
+        return result
+
+    def _refuse_changed(self, source: S3Object) -> None:
+        """Whatever was found out is of a version that may be gone: the next one asks anew."""
         if self._buckets.source.head(source.key).etag != source.etag:
             raise ObjectChanged(
                 f"{self._buckets.source.url(source.key)} changed meanwhile: "
                 "the next run takes the new one"
             )
-        return result
 
     def _copyright(self, item: Item, existing: S3Object | None, quarantined: bool) -> bool:
         """Of a picture whose note does not say, what was known when it was last looked at."""
@@ -221,6 +238,12 @@ class PyramidItems:
         finally:
             self._workers.put(worker)
         return Result(State.DONE, "; ".join(info.notes), {"target": target, **described})
+
+
+def is_pyramid_of(image: Bucket, target: str, key: str) -> bool:
+    """Whether the pyramid `target` was made of the picture `key`."""
+    made = image.find(target)
+    return made is not None and made.metadata.get("source-key") == _source_name(key)
 
 
 def _source_name(key: str) -> str:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Any
 
 from airflow.sdk import Param
 from airflow.sdk.configuration import conf
 
 from imagecore.errors import PlanRefused
+from imagecore.text import printable
 
 MAPPED_TASKS = 1024
 """`core.max_map_length` as Airflow ships it: the most mapped tasks a parameter may ask for."""
@@ -153,3 +155,21 @@ def refuse_unknown(conf: Mapping[str, Any] | None, known: Mapping[str, Any]) -> 
         raise PlanRefused(
             f"Unknown parameter {', '.join(unknown)}. This DAG has: {', '.join(sorted(known))}."
         )
+
+
+def moment(params: Mapping[str, Any], name: str) -> datetime | None:
+    """The time that a parameter holds; None where it is empty.
+
+    Raises:
+        PlanRefused: it holds none, or one without a time zone.
+    """
+    text = params[name]
+    if text is None:
+        return None
+    try:
+        time = datetime.fromisoformat(text.replace("Z", "+00:00"))
+    except ValueError as error:
+        raise PlanRefused(f"{name} is no date and time: {printable(text)}") from error
+    if time.utcoffset() is None:
+        raise PlanRefused(f"{name} {text} has no time zone: add Z, or an offset such as +01:00.")
+    return time

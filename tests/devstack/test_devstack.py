@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shlex
 import socket
@@ -15,12 +16,28 @@ import psutil
 import pytest
 
 from devstack.__main__ import seed_all
-from devstack.environment import REDIS_CONNECTION, S3_CONNECTION, embedded_only, environment
+from devstack.environment import (
+    NOTES_QUEUE,
+    REDIS_CONNECTION,
+    S3_CONNECTION,
+    embedded_only,
+    environment,
+)
 from devstack.errors import DevstackError, UsageError
+from devstack.events import queue_url
 from devstack.layout import Layout, State, load_state
 from devstack.processes import HOST, Process, free_port, is_alive, start, stop
 from devstack.runs import parse_conf, run_dag
-from devstack.samples import EXPECTED, IMAGE_BUCKET, PROCESS_BUCKET, SAMPLES, client, seed
+from devstack.samples import (
+    EXPECTED,
+    IMAGE_BUCKET,
+    PROCESS_BUCKET,
+    SAMPLES,
+    SOURCE_BUCKET,
+    aws,
+    client,
+    seed,
+)
 from devstack.services import MOTO, Service
 from devstack.stack import down, running, up
 from devstack.stores import DRIVE, ORIGINALS_BUCKET, STORE_BUCKET, TRASH_BUCKET, seed_stores
@@ -217,6 +234,28 @@ def test_the_samples_and_their_notes_are_put_into_the_buckets(layout: Layout) ->
     assert notes == {"rbsc/"} | {sample.note()[0] for sample in SAMPLES}
     assert s3.list_objects_v2(Bucket=IMAGE_BUCKET)["KeyCount"] == 0
     assert len(EXPECTED) == len(SAMPLES) == len(notes) - 1
+
+
+def test_the_queue_hears_of_uploads_but_not_of_the_samples(layout: Layout) -> None:
+    state = start_s3(layout)
+    seed(state.url("moto"))
+    seed(state.url("moto"))
+    client(state.url("moto")).put_object(Bucket=SOURCE_BUCKET, Key="digital/ä +.jpg", Body=b"x")
+    found = aws("sqs", state.url("moto")).receive_message(
+        QueueUrl=queue_url(state.ports), MaxNumberOfMessages=10
+    )
+    bodies = [json.loads(message["Body"]) for message in found["Messages"]]
+    assert [body["Event"] for body in bodies if "Event" in body] == ["s3:TestEvent"] * 2
+    (upload,) = [record for body in bodies for record in body.get("Records", ())]
+    assert upload["s3"]["object"]["key"] == "digital%2F%C3%A4+%2B.jpg"
+
+
+def test_only_the_embedded_queue_is_watched_unless_another_is_named(tmp_path: Path) -> None:
+    layout, ports = Layout(state=tmp_path), {"moto": 1, "redis": 2, "riak": 3, "airflow": 4}
+    assert environment(layout, ports, {})[NOTES_QUEUE] == queue_url(ports)
+    for mine in (S3_CONNECTION, NOTES_QUEUE):
+        assert NOTES_QUEUE not in environment(layout, ports, {mine: "mine"})
+    assert NOTES_QUEUE not in embedded_only({NOTES_QUEUE: "mine"})
 
 
 def test_the_stores_drive_is_filled_and_a_part_of_it_uploaded(layout: Layout) -> None:

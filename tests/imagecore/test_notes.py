@@ -1,13 +1,14 @@
 """Notes: any object below rbsc/ is read, reported or refused, and none is lost."""
 
 import json
+import uuid
 from collections.abc import Callable
 from dataclasses import asdict
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from hypothesis import example, given
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from imagecore.errors import ItemRefused
@@ -19,6 +20,7 @@ from imagecore.notes import (
     is_unchanged,
     looks_like_picture,
     merge_pictures,
+    note_key,
     parse_note,
     picture,
     picture_or_refusal,
@@ -27,6 +29,7 @@ from imagecore.notes import (
     quarantine_key,
     read_notes,
     target_key,
+    write_note,
 )
 from imagecore.s3 import Bucket
 
@@ -536,6 +539,130 @@ def test_any_manifest_gives_pictures_or_refusals_and_no_false_note(row: Item) ->
         assert "refused" in item or target_key(item)
         assert "refused" in item or item["copyright"] in (True, False, None)
         decode(encode(item), "x")
+
+
+# Notes of new uploads
+
+
+def told(bucket: Bucket, key: str) -> dict[str, Any]:
+    document: dict[str, Any] = json.loads(bucket.read(note_key(key)))
+    return document
+
+
+def test_a_new_upload_gets_a_note_that_can_be_planned(process: Bucket) -> None:
+    assert write_note(process, "digital/a/b.jpg", etag="0123", sequencer="00F1")
+    assert told(process, "digital/a/b.jpg") == {
+        "key": "digital/a/b.jpg", "path": "digital/a/", "eTag": "0123", "sequencer": "00F1",
+    }  # fmt: skip
+    note = asdict(Note.of(process.head(note_key("digital/a/b.jpg"))))
+    items, _ = read(process)
+    assert items == {"digital/a/b.jpg": {**picture("digital/a/b.jpg"), "notes": [note]}}
+
+
+def test_pictures_of_one_stem_have_notes_of_their_own(process: Bucket) -> None:
+    sources = ["d/a.jpg", "d/a.png", "d/a.jpg.png", "a.jpg", "d/A.jpg", "d/a.jpg.json/b.jpg"]
+    for source in sources:
+        assert write_note(process, source, etag=source, sequencer="1")
+    assert sorted(read(process)[0]) == sorted(sources)
+
+
+@given(st.text(st.characters(), min_size=1), st.text(st.characters(), min_size=1))
+def test_no_two_sources_have_one_note(one: str, other: str) -> None:
+    assert (note_key(one) == note_key(other)) is (one == other)
+    assert note_key(one).startswith("rbsc/")
+    assert len(note_key(one).encode()) <= 1_024
+
+
+SEQUENCERS = st.text("0123456789ABCDEFabcdef", min_size=1, max_size=6)
+
+
+def number(sequencer: str) -> int:
+    """Its place in the order, whatever its length."""
+    return int(sequencer.ljust(6, "0"), 16)
+
+
+@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(SEQUENCERS, min_size=1, max_size=5), st.data())
+def test_whatever_the_order_of_its_events_a_note_is_of_the_newest(
+    process: Bucket, sequencers: list[str], data: st.DataObject
+) -> None:
+    key = f"digital/{uuid.uuid4().hex}.jpg"
+    known = -1
+    for sequencer in data.draw(st.permutations(sequencers * 2)):
+        written = write_note(process, key, etag=sequencer, sequencer=sequencer)
+        assert written is (number(sequencer) > known)
+        known = max(known, number(sequencer))
+    note = told(process, key)
+    assert number(note["sequencer"]) == number(note["eTag"]) == max(map(number, sequencers))
+
+
+@pytest.mark.parametrize(
+    ("known", "sequencer", "written"),
+    [
+        ("0055AED6", "0055AED7", True),
+        ("0055AED6", "0055aed7", True),
+        ("0055AED6", "0055aed6", False),
+        ("0055AED6", "0055AED600", False),
+        ("0055AED6", "0055AED601", True),
+        ("0055AED601", "0055AED6", False),
+        ("00FF", "01", True),
+        ("0055AED6", None, True),
+        (None, "0055AED6", True),
+        (7, "0055AED6", True),
+    ],
+)
+def test_the_shorter_sequencer_counts_as_filled_with_zeros(
+    process: Bucket, known: Any, sequencer: str | None, written: bool
+) -> None:
+    put(process, note_key("a.jpg"), {"key": "a.jpg", "sequencer": known})
+    assert write_note(process, "a.jpg", etag="new", sequencer=sequencer) is written
+    assert told(process, "a.jpg").get("eTag") == ("new" if written else None)
+    assert told(process, "a.jpg")["sequencer"] == (
+        sequencer if written and sequencer is not None else known
+    )
+
+
+def test_what_else_a_note_says_stays(process: Bucket) -> None:
+    mine = {"path": "elsewhere/", "copyrightStatus": "copyright", "by": ["someone"]}
+    put(process, note_key("a.jpg"), {"key": "a.jpg", **mine, "sequencer": "1", "eTag": "old"})
+    assert write_note(process, "a.jpg", etag="new", sequencer="2")
+    assert told(process, "a.jpg") == {
+        "key": "a.jpg", **mine, "sequencer": "2", "eTag": "new",
+    }  # fmt: skip
+
+
+WRONG = {
+    "path of another type",
+    "path without a slash",
+    "half a character in the path",
+    "out by its path",
+    "result's key too long",
+    "huge",
+}
+
+
+@pytest.mark.parametrize("kind", sorted(UNREADABLE.keys() - WRONG))
+def test_an_unreadable_note_gives_way_to_one_that_can_be_read(process: Bucket, kind: str) -> None:
+    put(process, note_key("digital/a.jpg"), UNREADABLE[kind])
+    assert write_note(process, "digital/a.jpg", etag="e", sequencer="1")
+    assert parse_note(process.read(note_key("digital/a.jpg")))["key"] == "digital/a.jpg"
+
+
+@pytest.mark.parametrize("kind", sorted(WRONG))
+def test_a_note_with_a_wrong_folder_stays_wrong(process: Bucket, kind: str) -> None:
+    # It may speak of copyright as well: quarantine says what to correct.
+    put(process, note_key("digital/a.jpg"), UNREADABLE[kind])
+    assert write_note(process, "digital/a.jpg", etag="e", sequencer="1")
+    with pytest.raises(ItemRefused):
+        parse_note(process.read(note_key("digital/a.jpg")))
+
+
+def test_a_note_that_says_nothing_new_is_another_version_all_the_same(process: Bucket) -> None:
+    # A run that has read the old one must not delete it: it may have fetched the old picture.
+    write_note(process, "a.jpg", etag="e", sequencer="1")
+    old = asdict(Note.of(process.head(note_key("a.jpg"))))
+    write_note(process, "a.jpg", etag="e", sequencer="2")
+    assert not is_unchanged(process, old)
 
 
 # What a listing takes for a picture

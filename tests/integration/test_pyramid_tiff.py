@@ -5,14 +5,17 @@ import json
 import os
 from contextlib import nullcontext
 from dataclasses import replace
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 import pytest
 import skimage
 import tifffile
+from moto.s3.models import s3_backends
 
 from devstack.samples import client
 from imagecore.errors import ItemFailed
+from imagecore.notes import write_note
 from imagecore.s3 import Bucket, ObjectDamaged, ObjectDenied, ServerFault
 
 PICTURES = Path(skimage.__file__).parent / "data"
@@ -65,7 +68,7 @@ def test_what_is_up_to_date_is_skipped_without_being_fetched(pyramids, monkeypat
     forbid_fetching(monkeypatch)
     state, outcomes = pyramids.run()
     assert (state, states(outcomes)) == ("success", {"digital/rocket.jpg": "skipped"})
-    assert pyramids.keys(pyramids.process) == set()
+    assert pyramids.keys(pyramids.process) <= {"current/digital/rocket.jpg.json"}  # its own second
 
 
 def test_a_result_that_was_never_compared_is_compared_before_it_is_skipped(pyramids):
@@ -489,3 +492,185 @@ def test_what_is_wrong_is_named_and_nothing_is_touched(pyramids, no_retries, wro
     assert said in "".join(capfd.readouterr())
     assert pyramids.keys(pyramids.image) == set()
     assert pyramids.keys(pyramids.process) == {"rbsc/rocket.json"}
+
+
+# What events lost
+
+
+def written_at(pyramids, bucket: str, key: str, hours: int) -> None:
+    """Let an object have been written so many hours ago."""
+    for account in s3_backends.values():
+        for backend in account.values():
+            if bucket in backend.buckets:
+                written = datetime.now(timezone.utc).replace(tzinfo=None) - timedelta(hours=hours)
+                backend.buckets[bucket].keys[key].last_modified = written
+
+
+def remarks(pyramids) -> dict[str, str]:
+    plan = json.loads(next(pyramids.folder.glob("plan-1-*/plan.json")).read_text())
+    return {each["key"]: each["remark"] for each in plan["first_remarks"]}
+
+
+def test_what_events_lost_is_found_and_a_second_day_plans_nothing(pyramids, monkeypatch):
+    pyramids.upload("digital/noted.jpg", ROCKET)
+    pyramids.put("digital/lost.jpg", ROCKET)
+    pyramids.put("digital/list.xml", b"<list/>")
+    pyramids.put("collections/ead_xml/images/cut.jpg", ROCKET[:9_000])
+    pyramids.put("elsewhere/other.jpg", ROCKET)
+    state, outcomes = pyramids.run()
+    assert state == "success"
+    assert states(outcomes) == {
+        "digital/noted.jpg": "done",
+        "digital/lost.jpg": "done",
+        "collections/ead_xml/images/cut.jpg": "quarantined",
+    }
+    assert pyramids.report()["reconciled"] == {
+        "listed": {"pictures": 3, "not pictures": 1}, "found": {"no pyramid": 2},
+    }  # fmt: skip
+    assert pyramids.report()["remarks"] == 0
+    assert pyramids.keys(pyramids.process) == {"quarantine/collections/ead_xml/images/cut.jpg.json"}
+    forbid_heads(monkeypatch)
+    state, outcomes = pyramids.run()
+    assert (state, outcomes, pyramids.report()["planned"]) == ("success", {}, 0)
+
+
+def forbid_heads(monkeypatch) -> None:
+    def head(self, key):
+        raise AssertionError(f"{key} was looked at")
+
+    monkeypatch.setattr(Bucket, "head", head)
+
+
+def test_a_replaced_picture_whose_event_was_lost_is_made_again(pyramids):
+    pyramids.upload("digital/rocket.jpg", ROCKET)
+    pyramids.run()
+    written_at(pyramids, pyramids.image, "digital/rocket.tif", 2)
+    pyramids.put("digital/rocket.jpg", RETINA)
+    _, outcomes = pyramids.run(mode="dryrun")
+    assert remarks(pyramids) == {
+        "digital/rocket.jpg": "found without a note: its pyramid is older than its source"
+    }
+    _, outcomes = pyramids.run()
+    assert states(outcomes) == {"digital/rocket.jpg": "done"}
+    assert sizes(pyramids.result("digital/rocket.tif"))[0] == (1411, 1411)
+    assert pyramids.run() == ("success", {})
+
+
+def test_a_picture_in_quarantine_is_found_when_it_is_newer_than_its_note_there(pyramids):
+    pyramids.put("digital/cut.jpg", ROCKET[:9_000])
+    pyramids.run()
+    assert pyramids.run() == ("success", {})
+    written_at(pyramids, pyramids.process, "quarantine/digital/cut.jpg.json", 2)
+    pyramids.put("digital/cut.jpg", ROCKET)
+    _, outcomes = pyramids.run()
+    assert states(outcomes) == {"digital/cut.jpg": "done"}
+    assert pyramids.keys(pyramids.process) == set()
+
+
+def test_an_upload_without_a_change_is_found_once(pyramids, monkeypatch):
+    pyramids.put("digital/rocket.jpg", ROCKET)
+    pyramids.run()
+    written_at(pyramids, pyramids.image, "digital/rocket.tif", 2)
+    pyramids.put("digital/rocket.jpg", ROCKET)
+    forbid_fetching(monkeypatch)
+    _, outcomes = pyramids.run()
+    assert states(outcomes) == {"digital/rocket.jpg": "skipped"}
+    assert pyramids.keys(pyramids.process) == {"current/digital/rocket.jpg.json"}
+    assert pyramids.run() == ("success", {})
+
+
+def test_lost_pictures_of_one_result_are_refused_once_naming_each_other(pyramids):
+    pyramids.put("digital/a.jpg", ROCKET)
+    pyramids.put("digital/a.png", COFFEE)
+    _, outcomes = pyramids.run()
+    assert states(outcomes) == dict.fromkeys(("digital/a.jpg", "digital/a.png"), "quarantined")
+    for outcome in outcomes.values():
+        assert "digital/a.jpg, digital/a.png would all become digital/a.tif" in outcome["reason"]
+    assert pyramids.run() == ("success", {})
+
+
+def test_a_lost_rival_of_a_finished_picture_is_refused_once_and_the_picture_stays(pyramids):
+    pyramids.upload("digital/a.jpg", ROCKET)
+    pyramids.put("digital/b.png", COFFEE)
+    pyramids.run()
+    pyramids.put("digital/a.png", COFFEE)
+    written_at(pyramids, pyramids.source, "digital/a.png", 2)
+    _, outcomes = pyramids.run()
+    assert states(outcomes) == {"digital/a.png": "quarantined"}
+    assert "the pyramid of another picture, digital/a.jpg" in outcomes["digital/a.png"]["reason"]
+    assert pyramids.run() == ("success", {})
+
+
+def test_a_key_that_is_refused_is_quarantined_once(pyramids):
+    pyramids.put("digital/a/../up.jpg", ROCKET)
+    _, outcomes = pyramids.run()
+    assert states(outcomes) == {"digital/a/../up.jpg": "quarantined"}
+    assert pyramids.run() == ("success", {})
+
+
+def test_what_has_a_note_is_no_find_and_its_note_is_what_counts(pyramids):
+    pyramids.upload("digital/retina.jpg", RETINA, copyrightStatus="copyright")
+    pyramids.run()
+    assert sizes(pyramids.result("digital/retina.tif"))[0] == (560, 560)
+    assert pyramids.report()["reconciled"]["found"] == {}
+
+
+def test_without_reconcile_only_notes_count(pyramids):
+    pyramids.put("digital/lost.jpg", ROCKET)
+    assert pyramids.run(reconcile=False) == ("success", {})
+
+
+def test_source_and_image_bucket_may_be_one(pyramids):
+    here = replace(pyramids, image=pyramids.source)
+    here.put("digital/rocket.jpg", ROCKET)
+    _, outcomes = here.run()
+    assert states(outcomes) == {"digital/rocket.jpg": "done"}
+    assert here.keys(here.source) == {"digital/rocket.jpg", "digital/rocket.tif"}
+    assert here.run() == ("success", {})
+
+
+def test_a_lost_picture_that_is_replaced_while_it_is_made_gets_a_note(pyramids, monkeypatch):
+    """Its pyramid is newer than the source, though made of the older one: no listing shows it."""
+    pyramids.put("digital/rocket.jpg", ROCKET)
+    deliver = Bucket.deliver
+
+    def replaced(self, *arguments):
+        deliver(self, *arguments)
+        pyramids.put("digital/rocket.jpg", RETINA)
+        written_at(pyramids, pyramids.source, "digital/rocket.jpg", 1)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Bucket, "deliver", replaced)
+        state, outcomes = pyramids.run()
+    assert (state, states(outcomes)) == ("failed", {"digital/rocket.jpg": "failed"})
+    assert pyramids.keys(pyramids.process) == {"rbsc/digital/rocket.jpg.json"}
+    _, outcomes = pyramids.run()
+    assert states(outcomes) == {"digital/rocket.jpg": "done"}
+    assert sizes(pyramids.result("digital/rocket.tif"))[0] == (1411, 1411)
+
+
+def test_a_bad_picture_that_is_mended_while_it_is_read_is_not_quarantined(pyramids, monkeypatch):
+    pyramids.put("digital/rocket.jpg", ROCKET[:9_000])
+    fetch = Bucket.fetch
+
+    def mended(self, found, target):
+        fetch(self, found, target)
+        pyramids.put(found.key, ROCKET)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Bucket, "fetch", mended)
+        _, outcomes = pyramids.run()
+    assert states(outcomes) == {"digital/rocket.jpg": "failed"}
+    assert "changed meanwhile" in outcomes["digital/rocket.jpg"]["reason"]
+    _, outcomes = pyramids.run()
+    assert states(outcomes) == {"digital/rocket.jpg": "done"}
+    assert pyramids.keys(pyramids.process) == set()
+
+
+def test_a_note_may_ask_to_make_again_what_is_up_to_date(pyramids):
+    pyramids.upload("digital/rocket.jpg", ROCKET)
+    pyramids.run()
+    write_note(Bucket(pyramids.process, pyramids.client), "digital/rocket.jpg", force=True)
+    _, outcomes = pyramids.run()
+    assert states(outcomes) == {"digital/rocket.jpg": "done"}
+    assert pyramids.run() == ("success", {})

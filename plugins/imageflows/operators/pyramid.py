@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import fields
+from functools import partial
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
@@ -51,6 +53,21 @@ def _override(setting: Mapping[str, Any]) -> Param:
         section="Recipe",
         **{**schema, **choices, "type": ["null", *(name for name in types if name != "null")]},
     )
+
+
+def reconcile_param() -> dict[str, Param]:
+    """Whether a run that goes by notes looks for what has none."""
+    return {
+        "reconcile": Param(
+            True,
+            type="boolean",
+            title="Find what events lost",
+            description="Also make pictures below the source prefixes that have no pyramid or one "
+            "older than they are, and are not in quarantine since; found by listings. Runs by "
+            "prefix, manifest or backfill go without.",
+            section="What to do",
+        )
+    }
 
 
 def recipe_of(params: dict[str, Any]) -> Recipe:
@@ -109,9 +126,10 @@ class _PyramidOperator(BaseOperator):
 class PyramidPlanOperator(_PyramidOperator, PlanOperator):
     """Plans which pictures need a pyramid.
 
-    By default those that a note waits for. With `prefix`, every picture of the source below it;
-    with `manifest_uri`, the pictures of that file; in a backfill, the pictures that changed in
-    the day's data interval. When a run is planned again, what did not end well in it is added.
+    By default those that a note waits for, and with `reconcile` those that events lost (see
+    `imagecore.reconcile`). With `prefix`, every picture of the source below it; with
+    `manifest_uri`, the pictures of that file; in a backfill, the pictures that changed in the
+    day's data interval. When a run is planned again, what did not end well in it is added.
     Parameters: as for PlanOperator, and those of the buckets.
     """
 
@@ -120,6 +138,7 @@ class PyramidPlanOperator(_PyramidOperator, PlanOperator):
 
         params = context["params"]
         recipe_of(params)
+        self.reconciled: dict[str, dict[str, int]] = {}
         if params["manifest_uri"] and params["prefix"]:
             raise PlanRefused("manifest_uri and prefix are both set: a run has one of them.")
         buckets = self._checked_buckets(READERS)
@@ -136,6 +155,13 @@ class PyramidPlanOperator(_PyramidOperator, PlanOperator):
                     remark(item["key"], f"would be quarantined: {item['refused']}")
         return items
 
+    def finish(self, plan: dict[str, Any]) -> dict[str, Any]:
+        if not self.reconciled:
+            return {}
+        found = self.reconciled["found"].items()
+        notes = [f"found without a note: {count:,} ({why})" for why, count in found]
+        return {"summary": {"reconciled": self.reconciled}, "notes": notes}
+
     def _checked_buckets(self, connections: int) -> Buckets:
         """The buckets, all of which can be used: a wrong name is not worth another try."""
         from imageflows.hooks.s3 import refused_when_unusable
@@ -150,10 +176,39 @@ class PyramidPlanOperator(_PyramidOperator, PlanOperator):
         from imagecore.notes import read_notes
 
         listed = self._listed(context, buckets.source, remark)
+        noted = set()
         for item in _without_remarks(read_notes(buckets.process), remark):
             if listed is None or item["key"] in listed:
+                noted.add(item["key"])
                 yield item
-        yield from (listed or {}).values()
+        if listed is not None:
+            yield from listed.values()
+        elif context["params"]["reconcile"]:
+            yield from self._lost_by_events(context["params"], buckets, noted, remark)
+
+    def _lost_by_events(
+        self, params: dict[str, Any], buckets: Buckets, noted: set[str], remark: Remark
+    ) -> Iterator[Item]:
+        """What was lost, but for sources in `noted`, and those whose note there is unreadable: it
+        may speak of copyright."""
+        from imagecore.notes import note_names
+        from imagecore.pyramid_item import is_pyramid_of
+        from imagecore.reconcile import Reconciliation, listing
+
+        listings = Reconciliation(
+            *(listing(bucket) for bucket in (buckets.source, buckets.image, buckets.process)),
+            same=buckets.source.name == buckets.image.name,
+            makes=partial(is_pyramid_of, buckets.image),
+            folder=self.temp,
+        )
+        reasons: Counter[str] = Counter()
+        for item, why in listings.lost(params["source_prefixes"]):
+            if noted.isdisjoint({item["key"], *note_names(item["key"])}):
+                reasons[why] += 1
+                if params["mode"] == "dryrun":
+                    remark(item["key"], f"found without a note: {why}")
+                yield item
+        self.reconciled = {"listed": dict(listings.counts), "found": dict(reasons)}
 
     def _listed(self, context: Context, source: Bucket, remark: Remark) -> dict[str, Item] | None:
         """The pictures a listing of the source finds by key; None where only notes count."""
