@@ -43,8 +43,8 @@ lint: $(READY) ## style, format and types
 docs: $(READY) ## docs/DAGS.md, from the DAGs
 	@$(BIN)/python docs/generate.py
 
-screenshots: $(READY) ## the pictures of docs/, made again
-	@$(BIN)/python docs/screenshots.py
+screenshots: $(READY) ## the pictures of docs/, with Chromium or Chrome
+	@$(BIN)/python -m docs.screenshots
 
 lock: $(READY) ## uv.lock and requirements.txt, after pyproject.toml was changed
 	$(BIN)/uv lock

@@ -68,6 +68,7 @@ def environment(
         f"{REDIS_CONNECTION}_SOURCE": _connection("redis", ports["redis"]),
         f"{REDIS_CONNECTION}_DESTINATION": _connection("redis", ports["redis"], {"db": COPIED_TO}),
         RIAK_CONNECTION: _connection("riak", ports["riak"]),
+        "AIRFLOW_CONN_AIRFLOW_API": _connection("http", ports["airflow"]),
     }
     if S3_CONNECTION not in environ:  # nobody's own bucket tells this queue of uploads
         defaults[NOTES_QUEUE] = queue_url(ports)

@@ -113,11 +113,10 @@ def airflow_stack(
         "extra": {"endpoint_url": s3_endpoint, "region_name": "us-east-1"},
     }
     with postgres() as database:
-        layout = Layout(root, folder / "state", {**database.airflow_settings, **settings})
+        ours = {"AIRFLOW_CONN_IMAGEFLOWS_S3": json.dumps(connection), **database.airflow_settings}
+        layout = Layout(root, folder / "state", {**ours, **settings})
         try:
-            state, _ = up(
-                layout, plain_environment() | {"AIRFLOW_CONN_IMAGEFLOWS_S3": json.dumps(connection)}
-            )
+            state, _ = up(layout, plain_environment())
             api = Api(state.url("airflow"))
             until(lambda: api.dag("pyramid_tiff"))
             yield AirflowStack(layout, state, api, database, s3)

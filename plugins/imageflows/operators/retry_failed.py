@@ -13,7 +13,7 @@ from imagecore.errors import PlanRefused
 from imagecore.text import printable
 from imagecore.workstore import run_folder
 from imageflows.hooks.airflow_api import AirflowApiHook
-from imageflows.params import conn_param, refuse_unknown
+from imageflows.params import conn_param, moment, refuse_unknown
 from imageflows.work import work_store
 
 if TYPE_CHECKING:
@@ -202,20 +202,10 @@ def _window(params: dict[str, Any]) -> tuple[datetime | None, datetime | None]:
         raise PlanRefused(
             "Say which runs: dag_id and run_id, or window_from and window_to, both of them."
         )
-    begin, end = (_time(name, params[name]) for name in given)
-    if begin >= end:
+    begin, end = (moment(params, name) for name in given)
+    if begin and end and begin >= end:
         raise PlanRefused("window_from is not before window_to: no run can be meant.")
     return begin, end
-
-
-def _time(name: str, text: str) -> datetime:
-    try:
-        time = datetime.fromisoformat(text.replace("Z", "+00:00"))
-    except ValueError as error:
-        raise PlanRefused(f"{name} is no date and time: {printable(text)}") from error
-    if time.utcoffset() is None:
-        raise PlanRefused(f"{name} {text} has no time zone: add Z, or an offset such as +01:00.")
-    return time
 
 
 def _whole_run(dag_id: str, run_id: str) -> str | None:
