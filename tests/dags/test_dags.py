@@ -1,6 +1,7 @@
 """Every DAG: it loads, says what it is, and asks for nothing that is not there."""
 
 import json
+import re
 import subprocess
 import sys
 from datetime import timedelta
@@ -69,6 +70,19 @@ def test_every_task_waits_in_a_pool_that_exists_and_knows_what_to_retry(dag):
         kwargs = getattr(task, "partial_kwargs", {})
         assert (kwargs.get("pool") or task.pool) in {"default_pool", *POOLS}, task.task_id
         assert (kwargs.get("retry_policy") or task.retry_policy) is RETRY_POLICY, task.task_id
+
+
+@every_dag
+def test_what_a_parameter_holds_is_neither_a_template_nor_a_file_to_read(dag):
+    hostile = "{{ conn.imageflows_s3.password }}{% raw %}"
+    context = {"params": dict.fromkeys(dag.params, hostile), "run_id": "manual"}
+    for task in dag.tasks:
+        given = getattr(task, "partial_kwargs", None) or vars(task)
+        assert not task.template_ext, task.task_id
+        templates = [given[name] for name in task.template_fields if name in given]
+        for template in filter(re.compile(r"\bparams\b").search, map(str, templates)):
+            rendered = task.render_template(template, context, dag.get_template_env())
+            assert hostile in rendered, template
 
 
 def test_the_generated_page_is_what_the_dags_say():

@@ -657,6 +657,18 @@ def test_a_note_with_a_wrong_folder_stays_wrong(process: Bucket, kind: str) -> N
         parse_note(process.read(note_key("digital/a.jpg")))
 
 
+def test_a_note_may_force_and_that_reaches_every_run_of_its_picture(process: Bucket) -> None:
+    key = "digital/a/lantern.png"
+    write_note(process, key, force=True)
+    write_note(process, key, sequencer="0055")
+    put(process, "rbsc/lantern.json", NOTE)
+    [item] = merge_pictures(item for item, _, _ in read_notes(process) if item)
+    assert item["force"] is True
+    assert planned_again([item])[0]["force"] is True
+    assert "force" not in picture(key)
+    assert "force" not in parse_note(json.dumps({**NOTE, "force": "yes"}).encode())
+
+
 def test_a_note_that_says_nothing_new_is_another_version_all_the_same(process: Bucket) -> None:
     # A run that has read the old one must not delete it: it may have fetched the old picture.
     write_note(process, "a.jpg", etag="e", sequencer="1")
