@@ -18,8 +18,8 @@ A message is delivered at most once: it is deleted as soon as it is received. So
 
 - a run that failed is cleared, for its messages are kept with it and nowhere else:
   `airflow dags clear pyramid_note --run-id RUN --only-failed -y`;
-- what is lost on the way (a triggerer killed at the wrong moment) is found by the next run of
-  `pyramid_tiff` that lists the source;
+- what is lost on the way (a triggerer killed at the wrong moment) is found by the next daily run
+  of `pyramid_tiff` (`reconcile`);
 - started by hand, it takes the messages that no run has taken; there are some when it was paused.
 """
 

@@ -279,16 +279,15 @@ def write_note(
         bucket: the process bucket.
         key: the picture in the source bucket; one that is refused ends in quarantine by its note.
         etag: the upload's, as its event gives it.
-        sequencer: orders the events of one key: hexadecimal digits, to be compared as text after
-            the shorter is filled with zeros on its right (Amazon S3 User Guide, "Event message
-            structure"). None: written anew whatever is there.
+        sequencer: orders the events of one key (`order_of`). None: written anew whatever is there.
         force: the pyramid is to be made even when it is up to date.
 
     Returns:
         Whether it was written.
     """
     known = _known_note(bucket, note_key(key))
-    if sequencer is not None and not _is_newer(sequencer, known.get("sequencer")):
+    there = known.get("sequencer")
+    if sequencer and isinstance(there, str) and order_of(sequencer) <= order_of(there):
         return False
     told = {"eTag": etag, "sequencer": sequencer, "force": force or None}
     note = {"path": _folder(key), **known, "key": key}
@@ -306,12 +305,10 @@ def _known_note(bucket: Bucket, key: str) -> dict[str, Any]:
     return note if isinstance(note, dict) else {}
 
 
-def _is_newer(sequencer: str, known: Any) -> bool:
-    if not isinstance(known, str):
-        return True
-    length = max(len(sequencer), len(known))
-    one, other = (each.upper().ljust(length, "0") for each in (sequencer, known))
-    return one > other
+def order_of(sequencer: str) -> str:
+    """What to compare of S3's sequencers: hexadecimal digits, of which the shorter counts as
+    filled with zeros on its right (Amazon S3 User Guide, "Event message structure")."""
+    return sequencer.upper().rstrip("0")
 
 
 def quarantine(bucket: Bucket, item: Item, reason: str, run: str, at: str) -> None:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import unquote_plus
 
-from imagecore.notes import KEY_BYTES, looks_like_picture
+from imagecore.notes import KEY_BYTES, looks_like_picture, order_of
 
 CREATED = frozenset(f"ObjectCreated:{how}" for how in ("Put", "Post", "CompleteMultipartUpload"))
 """What an upload does; a copy is none."""
@@ -45,8 +45,8 @@ class Upload:
 
     @property
     def order(self) -> str:
-        """What to compare: of two sequencers the shorter counts as filled with zeros."""
-        return (self.sequencer or "").upper().rstrip("0")
+        """What to compare of two uploads of one key."""
+        return order_of(self.sequencer or "")
 
 
 @dataclass
