@@ -44,6 +44,11 @@ sys.path[:0] = [str(ROOT / "include"), str(ROOT / "plugins"), str(ROOT)]
 from imagecore.workstore import WorkStore, local_work_store  # noqa: E402
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What takes minutes comes first, so that no worker is left alone with it at the end."""
+    items.sort(key=lambda item: "integration" not in item.path.parts)
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Where IMAGEFLOWS_NO_SKIPS is set, a skipped test is a failure: something is not installed."""
     skipped = terminalreporter.stats.get("skipped", [])
