@@ -52,4 +52,4 @@ with DAG(
         task_id="remove", pool="s3_transfer", map_index_template=BATCH_LABEL
     ).expand(batch=removals.output)
     transfers >> removals
-    removed >> ReportOperator(task_id="report")
+    [transfers, removed] >> ReportOperator(task_id="report")

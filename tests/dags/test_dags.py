@@ -10,6 +10,7 @@ from pathlib import Path
 import pendulum
 import pytest
 from airflow.dag_processing.dagbag import DagBag
+from airflow.sdk import TriggerRule
 from airflow.serialization.serialized_objects import DagSerialization
 
 from docs.generate import load_dags
@@ -83,6 +84,20 @@ def test_what_a_parameter_holds_is_neither_a_template_nor_a_file_to_read(dag):
         for template in filter(re.compile(r"\bparams\b").search, map(str, templates)):
             rendered = task.render_template(template, context, dag.get_template_env())
             assert hostile in rendered, template
+
+
+@every_dag
+def test_a_report_waits_for_every_batch_it_counts(dag):
+    """A task that a failure cuts off ends before what it waits for; what waits for all does not."""
+
+    def waits_for(task, batch):
+        through = (each for each in task.upstream_list if each.trigger_rule == TriggerRule.ALL_DONE)
+        return batch in task.upstream_task_ids or any(waits_for(each, batch) for each in through)
+
+    for report in (task for task in dag.tasks if isinstance(task, ReportOperator)):
+        batches = [task for task in report.get_flat_relatives(upstream=True) if task.is_mapped]
+        assert batches
+        assert all(waits_for(report, batch.task_id) for batch in batches), report.task_id
 
 
 def test_the_generated_page_is_what_the_dags_say():
