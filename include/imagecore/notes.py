@@ -19,6 +19,8 @@ from imagecore.text import printable
 
 NOTES = "rbsc/"
 QUARANTINE = "quarantine/"
+ELSEWHERE = "elsewhere/"
+"""Where it is kept to which folder a picture's pyramid went, when that is not the picture's own."""
 NOTE_BYTES = 64 * 2**10
 READERS = 16
 KEY_BYTES = 1_024
@@ -200,8 +202,8 @@ def merge_pictures(items: Iterable[Item]) -> list[Item]:
     """One item a source, and no two of one result.
 
     Several notes of one source become one item that carries them all; copyright in any of them
-    counts; where they ask for different folders, it is refused. Sources that would write the
-    same result are all refused, naming each other.
+    counts, and so does a folder that is not the source's own; where they ask for two of those, it
+    is refused. Sources that would write the same result are all refused, naming each other.
     """
     sources: dict[str, Item] = {}
     for item in items:
@@ -225,9 +227,14 @@ def merge_pictures(items: Iterable[Item]) -> list[Item]:
 def _add(known: Item, item: Item) -> None:
     """Make one item of two of the same source."""
     names, more = ({note["key"] for note in each["notes"]} for each in (known, item))
-    folders = [printable(each.get("path", "")) for each in (known, item)]
-    if names and more and not names & more and folders[0] != folders[1]:
-        known["refused"] = f"its notes ask for two folders, {' and '.join(folders)}: correct one"
+    if names and more and not names & more and {"path"} <= known.keys() & item.keys():
+        own = _folder(item["key"])  # what an upload's note says: nobody has chosen it
+        chosen = sorted({known["path"], item["path"]} - {own})
+        if len(chosen) > 1:
+            both = " and ".join(map(printable, chosen))
+            known["refused"] = f"its notes ask for two folders, {both}: correct one"
+        elif chosen:
+            known["path"] = chosen[0]
     known["notes"] = known["notes"] + item["notes"]
     known["copyright"] = _either(known.get("copyright"), item.get("copyright"))
     if "force" in item:
@@ -252,6 +259,32 @@ def note_names(source: str) -> tuple[str, str]:
 def quarantine_key(item: Item) -> str:
     """Where an item's note lies while the item is in quarantine: one place a source, no stems."""
     return _key_below(QUARANTINE, item["key"])
+
+
+def elsewhere_key(item: Item) -> str:
+    """Where it is kept to which folder an item's pyramid went."""
+    return _key_below(ELSEWHERE, item["key"])
+
+
+def remember_folder(bucket: Bucket, item: Item) -> None:
+    """Keep to which folder an item's pyramid went: an upload's event does not say it again."""
+    if item["path"] != _folder(item["key"]):
+        note = {"key": item["key"], "path": item["path"]}
+        bucket.write(elsewhere_key(item), json.dumps(note).encode() + b"\n", "application/json")
+
+
+def with_folders(bucket: Bucket, items: Iterable[Item]) -> Iterator[Item]:
+    """Items that a listing found, each with the folder its pyramid went to before."""
+    elsewhere = {found.key for found in bucket.walk(ELSEWHERE)}
+    for item in items:
+        if "refused" not in item and elsewhere_key(item) in elsewhere:
+            item = {**item, "path": _remembered_folder(bucket, item)}
+        yield item
+
+
+def _remembered_folder(bucket: Bucket, item: Item) -> str:
+    path = _known_note(bucket, elsewhere_key(item)).get("path")
+    return path if isinstance(path, str) else _folder(item["key"])
 
 
 def _key_below(folder: str, name: str) -> str:
@@ -285,24 +318,36 @@ def write_note(
     Returns:
         Whether it was written.
     """
-    known = _known_note(bucket, note_key(key))
+    try:
+        known = _known_note(bucket, note_key(key))
+    except ItemRefused:  # what it says is kept, as in quarantine
+        bucket.copy(note_key(key), quarantine_key({"key": key}).removesuffix(".json"))
+        known = {}
     there = known.get("sequencer")
     if sequencer and isinstance(there, str) and order_of(sequencer) <= order_of(there):
         return False
     told = {"eTag": etag, "sequencer": sequencer, "force": force or None}
-    note = {"path": _folder(key), **known, "key": key}
+    note = {"path": _remembered_folder(bucket, {"key": key}), **known, "key": key}
     note |= {name: value for name, value in told.items() if value is not None}
     bucket.write(note_key(key), json.dumps(note, indent=2).encode() + b"\n", "application/json")
     return True
 
 
 def _known_note(bucket: Bucket, key: str) -> dict[str, Any]:
-    """What a note says; nothing when there is none, or none that can be read."""
+    """What a note says; nothing when there is none.
+
+    Raises:
+        ItemRefused: it cannot be read.
+    """
     try:
         note = json.loads(bucket.read(key))
-    except (ObjectMissing, ValueError, RecursionError):
+    except ObjectMissing:
         return {}
-    return note if isinstance(note, dict) else {}
+    except (ValueError, RecursionError) as error:
+        raise ItemRefused("the note is not JSON") from error
+    if not isinstance(note, dict):
+        raise ItemRefused("the note is not an object")
+    return note
 
 
 def order_of(sequencer: str) -> str:

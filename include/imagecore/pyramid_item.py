@@ -17,6 +17,7 @@ from imagecore.notes import (
     quarantine,
     quarantine_key,
     quarantined_copyright,
+    remember_folder,
     target_key,
     write_note,
 )
@@ -113,6 +114,7 @@ class PyramidItems:
             for bucket in (self._buckets.source, process, self._buckets.image):
                 bucket.check()
             raise ItemFailed(f"{fault}; the server answers for others") from fault
+        remember_folder(process, item)
         delete_notes(process, item)
         if quarantined:
             process.delete(quarantined.key)
@@ -124,6 +126,11 @@ class PyramidItems:
         if "failed" in item:
             raise ItemFailed(item["failed"])
         source = self._source(item)
+        if (
+            self._buckets.source.name == self._buckets.image.name
+            and "source-key" in source.metadata
+        ):
+            return Result(State.SKIPPED, "it is a pyramid, not a picture that was uploaded")
         target = target_key(item)
         existing = self._buckets.image.find(target)
         self._refuse_taken(item, target, existing)
@@ -160,9 +167,9 @@ class PyramidItems:
         """Of a picture whose note does not say, what was known when it was last looked at."""
         if item["copyright"] is not None:
             return bool(item["copyright"])
-        if existing and "copyright" in existing.metadata:
-            return existing.metadata["copyright"] == "yes"
-        return quarantined and quarantined_copyright(self._buckets.process, item) is True
+        if quarantined and quarantined_copyright(self._buckets.process, item):
+            return True
+        return existing is not None and existing.metadata.get("copyright") == "yes"
 
     def _source(self, item: Item) -> S3Object:
         try:

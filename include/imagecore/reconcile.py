@@ -21,6 +21,7 @@ from imagecore.extsort import external_sort
 from imagecore.listing import Listed, list_pages
 from imagecore.manifest import Item
 from imagecore.notes import (
+    ELSEWHERE,
     QUARANTINE,
     looks_like_picture,
     picture_or_refusal,
@@ -99,8 +100,9 @@ class Reconciliation:
     """Finds what events lost. Times are compared at whole seconds, as S3 keeps them.
 
     Found is a picture by its name that has no pyramid in its own folder, or an older one, and that
-    is not in quarantine since. Of several that share a pyramid's key, those are found that are so
-    by themselves; where there is none, all whose pyramid it is not, so that they are refused once.
+    since then is not in quarantine, nor had its pyramid made in another folder. Of several that
+    share a pyramid's key, those are found that are so by themselves; where there is none, all whose
+    pyramid it is not, so that they are refused once.
 
     Parameters:
         source, image, process: the listings of the three buckets.
@@ -183,19 +185,20 @@ class Reconciliation:
                 yield found.key, "", found.modified // SECOND
 
     def _not_quarantined(self, candidates: Iterable[Candidate]) -> Iterator[Candidate]:
-        """Those that are not in quarantine since they were uploaded; when they were current."""
+        """Those that are not in quarantine, nor made elsewhere, since they were uploaded; when they
+        were current."""
         wanted = ((current_key({"key": each.key}), 1, *each) for each in candidates)
         rows = self._sorted(chain(self._looked_at(), wanted))
         for _, same in groupby(rows, key=itemgetter(0)):
-            looked = {QUARANTINE: NEVER, CURRENT: NEVER}
+            looked = {QUARANTINE: NEVER, CURRENT: NEVER, ELSEWHERE: NEVER}
             for _, wants, text, suffix, modified, made, _ in same:
                 if not wants:
                     looked[text] = modified
-                elif looked[QUARANTINE] < modified:
+                elif max(looked[QUARANTINE], looked[ELSEWHERE]) < modified:
                     yield Candidate(text, suffix, modified, made, looked[CURRENT])
 
     def _looked_at(self) -> Iterator[tuple[Any, ...]]:
-        for folder in (QUARANTINE, CURRENT):
+        for folder in (QUARANTINE, CURRENT, ELSEWHERE):
             for found in self._process(folder):
                 name = CURRENT + found.key.removeprefix(folder)
                 yield name, 0, folder, "", found.modified // SECOND, NEVER, NEVER

@@ -305,13 +305,23 @@ def test_sources_of_one_result_are_all_refused_each_naming_all() -> None:
 
 def test_notes_that_ask_for_two_folders_are_refused_naming_both() -> None:
     notes = [
-        {**picture("a/b.jpg", "a/"), "notes": [version(1)]},
+        {**picture("a/b.jpg", "y/"), "notes": [version(1)]},
         {**picture("a/b.jpg", "z/"), "notes": [version(2)]},
     ]
     (item,) = merge_pictures(notes)
     assert item["notes"] == [version(1), version(2)]
-    assert "a/" in item["refused"]
+    assert "y/" in item["refused"]
     assert "z/" in item["refused"]
+
+
+@pytest.mark.parametrize("paths", [("a/", "z/"), ("z/", "a/")])
+def test_the_note_of_an_upload_does_not_take_back_a_folder_that_was_chosen(paths) -> None:
+    notes = [
+        {**picture("a/b.jpg", path), "notes": [version(number)]}
+        for number, path in enumerate(paths, start=1)
+    ]
+    (item,) = merge_pictures(notes)
+    assert (item["path"], "refused" in item) == ("z/", False)
 
 
 def test_a_note_that_was_rewritten_asks_for_its_new_folder() -> None:
@@ -646,6 +656,12 @@ def test_an_unreadable_note_gives_way_to_one_that_can_be_read(process: Bucket, k
     put(process, note_key("digital/a.jpg"), UNREADABLE[kind])
     assert write_note(process, "digital/a.jpg", etag="e", sequencer="1")
     assert parse_note(process.read(note_key("digital/a.jpg")))["key"] == "digital/a.jpg"
+    if keys(process, "quarantine/"):  # it was no object: it is kept as it was
+        assert process.read("quarantine/digital/a.jpg") == UNREADABLE[kind]
+    else:
+        assert (
+            json.loads(UNREADABLE[kind]).keys() - {"key"} <= told(process, "digital/a.jpg").keys()
+        )
 
 
 @pytest.mark.parametrize("kind", sorted(WRONG))

@@ -674,3 +674,43 @@ def test_a_note_may_ask_to_make_again_what_is_up_to_date(pyramids):
     _, outcomes = pyramids.run()
     assert states(outcomes) == {"digital/rocket.jpg": "done"}
     assert pyramids.run() == ("success", {})
+
+
+def test_a_folder_that_a_note_chose_is_that_of_later_uploads_too(pyramids):
+    process = Bucket(pyramids.process, pyramids.client)
+    chosen = {"key": "digital/r.jpg", "path": "public/", "copyrightStatus": "copyright"}
+    pyramids.put("digital/r.jpg", RETINA)
+    pyramids.put_note("rbsc/r.json", json.dumps(chosen).encode())
+    write_note(process, "digital/r.jpg", sequencer="01")
+    _, outcomes = pyramids.run()
+    assert states(outcomes) == {"digital/r.jpg": "done"}
+    assert pyramids.run() == ("success", {})
+    written_at(pyramids, pyramids.process, "elsewhere/digital/r.jpg.json", 2)
+    for number in range(3):  # found by reconcile, told by an event, listed by prefix
+        pyramids.put("digital/r.jpg", RETINA + bytes(number + 1))
+        if number == 1:
+            write_note(process, "digital/r.jpg", sequencer="02")
+        _, outcomes = pyramids.run(**{"prefix": "digital/"} if number == 2 else {})
+        assert states(outcomes) == {"digital/r.jpg": "done"}
+        written_at(pyramids, pyramids.process, "elsewhere/digital/r.jpg.json", 2)
+    assert pyramids.keys(pyramids.image) == {"public/r.tif"}
+    assert sizes(pyramids.result("public/r.tif"))[0] == (560, 560)
+
+
+def test_copyright_told_of_a_picture_in_quarantine_holds_when_it_is_mended(pyramids):
+    pyramids.upload("digital/r.jpg", RETINA)
+    pyramids.run()
+    pyramids.upload("digital/r.jpg", RETINA[:9_000], copyrightStatus="copyright")
+    pyramids.run()
+    pyramids.upload("digital/r.jpg", RETINA + b"\0")
+    pyramids.run()
+    assert sizes(pyramids.result("digital/r.tif"))[0] == (560, 560)
+
+
+def test_where_source_and_image_bucket_are_one_a_pyramid_is_no_upload(pyramids):
+    pyramids.put("digital/r.jpg", RETINA)
+    pyramids.run(image_bucket=pyramids.source)
+    write_note(Bucket(pyramids.process, pyramids.client), "digital/r.tif", sequencer="0A")
+    _, outcomes = pyramids.run(image_bucket=pyramids.source)
+    assert states(outcomes) == {"digital/r.tif": "skipped"}
+    assert pyramids.keys(pyramids.process) == set()

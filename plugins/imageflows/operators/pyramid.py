@@ -173,7 +173,7 @@ class PyramidPlanOperator(_PyramidOperator, PlanOperator):
         return buckets
 
     def _found(self, context: Context, buckets: Buckets, remark: Remark) -> Iterator[Item]:
-        from imagecore.notes import read_notes
+        from imagecore.notes import read_notes, with_folders
 
         listed = self._listed(context, buckets.source, remark)
         noted = set()
@@ -181,10 +181,12 @@ class PyramidPlanOperator(_PyramidOperator, PlanOperator):
             if listed is None or item["key"] in listed:
                 noted.add(item["key"])
                 yield item
+        found: Iterable[Item] = ()
         if listed is not None:
-            yield from listed.values()
+            found = listed.values()
         elif context["params"]["reconcile"]:
-            yield from self._lost_by_events(context["params"], buckets, noted, remark)
+            found = self._lost_by_events(context["params"], buckets, noted, remark)
+        yield from with_folders(buckets.process, found)
 
     def _lost_by_events(
         self, params: dict[str, Any], buckets: Buckets, noted: set[str], remark: Remark
