@@ -20,7 +20,8 @@ A message is delivered at most once: it is deleted as soon as it is received. So
   `airflow dags clear pyramid_note --run-id RUN --only-failed -y`;
 - what is lost on the way (a triggerer killed at the wrong moment) is found by the next daily run
   of `pyramid_tiff` (`reconcile`);
-- started by hand, it takes the messages that no run has taken; there are some when it was paused.
+- started by hand, it takes those of the last 200 asset events that started no run, also what an
+  earlier run by hand took; there are some when it was paused.
 """
 
 from airflow.providers.common.messaging.triggers.msg_queue import MessageQueueTrigger

@@ -24,10 +24,12 @@ unless switched off) a daily run and a run by hand also list `source_prefixes`, 
 the image bucket, and `quarantine/` and `current/` of the process bucket, and take every picture
 that has no pyramid in its own folder, or an older one, and is not in quarantine since. Nothing is
 looked at one by one: a day that lost nothing costs these listings, one request per 1,000 objects,
-and per million pictures some 10 seconds of work and 100 MB of temporary disk. A dry run says which
-were found, and why. The first run finds everything that never had a pyramid: begin with a dry run,
+and per million pictures some 10 seconds of work (docs/PERFORMANCE.md). A dry run says which were
+found, and why. The first run finds everything that never had a pyramid: begin with a dry run,
 or with `limit`.
 
+- A folder that a note chose before is kept in `elsewhere/` of the process bucket, and is that of
+  later uploads too. Delete its entry there to have the picture's own folder again.
 - No note speaks of their copyright: it is known of pictures that had a pyramid, or a note in
   quarantine, before. A picture whose note cannot be read waits, until that note is in quarantine.
 - What is in quarantine is found again when its source is uploaded anew, and made again by hand

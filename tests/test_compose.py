@@ -183,6 +183,9 @@ def test_airflow_knows_every_setting_of_its_containers(ready):
 
 
 def test_the_helm_values_name_what_is_there():
+    from airflow.executors.executor_loader import ExecutorLoader
+    from airflow.sdk.module_loading import import_string
+
     values = yaml.safe_load((ROOT / "docs" / "kubernetes-values.yaml").read_text())
     for variable in values["env"]:
         _, section, key = variable["name"].lower().split("__")
@@ -191,6 +194,9 @@ def test_the_helm_values_name_what_is_there():
     locked = re.search(r"^apache-airflow==(\S+)", (ROOT / "requirements.txt").read_text(), re.M)
     assert values["airflowVersion"] == locked[1]
     assert "latest" not in values["images"]["airflow"]["tag"]
+    given = {variable["name"]: variable["value"] for variable in values["env"]}
+    assert import_string(ExecutorLoader.executors[values["executor"]])
+    assert import_string(given["AIRFLOW__CORE__AUTH_MANAGER"])
     (temp,) = values["workers"]["extraVolumeMounts"]
     assert f"TMPDIR={temp['mountPath']}" in DOCKERFILE
     for path in re.findall(r"/opt/airflow/(config/\S+)", values["migrateDatabaseJob"]["args"][-1]):

@@ -20,6 +20,7 @@ def source_prefixes_param(description: str) -> dict[str, Param]:
             [prefix.strip() for prefix in prefixes if prefix.strip()],
             type="array",
             items={"type": "string"},
+            minItems=1,
             title="Source prefixes",
             description=f"{description} Default: [imageflows] pyramid_source_prefixes.",
             section="Where",

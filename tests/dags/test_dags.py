@@ -60,6 +60,13 @@ def test_every_parameter_is_described_and_has_a_valid_default(dag):
         assert "null" in schema["type"] or dag.params[name] != "", name
 
 
+def test_no_source_prefix_is_not_the_whole_bucket_but_refused():
+    for name in ("pyramid_note", "pyramid_rerun", "pyramid_tiff"):
+        params = DAGS[name].params.deep_merge({"source_prefixes": []})
+        with pytest.raises(ParamValidationError, match="source_prefixes"):
+            params.validate()
+
+
 @every_dag
 def test_a_dag_never_starts_by_itself_for_the_past(dag):
     assert dag.catchup is False

@@ -155,6 +155,8 @@ def test_a_second_call_right_after_finds_the_run_running_and_leaves_it(
     bucket.denied = set()
     bucket.held.set()
     assert stack.ended("pyramid_tiff", failed_run) == "success"
+    [left] = retry(dag_id="pyramid_tiff", run_id=failed_run, mode="clear")["left"]
+    assert "it ended well" in left["reason"]
 
 
 def test_a_window_takes_the_failed_runs_in_it_and_no_others(stack, bucket, failed_run, retry):

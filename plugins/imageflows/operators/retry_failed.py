@@ -117,7 +117,10 @@ class RetryFailedOperator(BaseOperator):
         if params["run_id"]:
             self._take(params["dag_id"], params["run_id"], self._state(params), dags)
         elif begin and end:
-            found, total = self.api.failed_runs(sorted(dags), begin, end, params["limit"])
+            awake = sorted(dag for dag, paused in dags.items() if not paused) or sorted(dags)
+            if paused := sorted(dags.keys() - set(awake)):
+                self.log.warning("Left, as they are paused: %s", ", ".join(paused))
+            found, total = self.api.failed_runs(awake, begin, end, params["limit"])
             for run in found:
                 self._take(run.dag_id, run.dag_run_id, str(run.state.value), dags)
             over = total - len(found)
@@ -156,6 +159,8 @@ class RetryFailedOperator(BaseOperator):
         reason = ""
         if state not in ENDED:
             reason = f"it is {state}"
+        elif state == "success":
+            reason = "it ended well, so its report would not be made anew: use its failed.jsonl"
         elif dags[dag_id]:
             reason = "its DAG is paused, so it would wait for ever: unpause it first"
         elif whole := _whole_run(dag_id, run_id):
