@@ -63,7 +63,7 @@ def test_every_parameter_is_described_and_has_a_valid_default(dag):
 
 def test_no_source_prefix_is_not_the_whole_bucket_but_refused():
     for name in ("pyramid_note", "pyramid_rerun", "pyramid_tiff"):
-        with pytest.raises(ParamValidationError, match="too short|non-empty"):
+        with pytest.raises(ParamValidationError, match=r"too short|non-empty"):
             DAGS[name].params.get_param("source_prefixes").resolve([])
 
 
