@@ -9,7 +9,7 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ import psutil
 from devstack.api import Api
 from devstack.layout import ROOT, Layout, State
 from devstack.processes import start
-from devstack.services import SERVICES
+from devstack.services import SERVICES, Service
 from devstack.stack import dead_services, down, up
 from imagecore.workstore import run_folder
 from tests.postgres import Postgres, postgres
@@ -116,12 +116,18 @@ def airflow_stack(
         ours = {"AIRFLOW_CONN_IMAGEFLOWS_S3": json.dumps(connection), **database.airflow_settings}
         layout = Layout(root, folder / "state", {**ours, **settings})
         try:
-            state, _ = up(layout, plain_environment())
+            state, _ = up(layout, plain_environment(), own_ports())
             api = Api(state.url("airflow"))
             until(lambda: api.dag("pyramid_tiff"))
             yield AirflowStack(layout, state, api, database, s3)
         finally:
             down(layout)
+
+
+def own_ports() -> list[Service]:
+    """The services at ports that no other worker of the tests asks for at the same moment."""
+    shift = 100 * (1 + int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:]))
+    return [replace(each, wanted_port=each.wanted_port + shift) for each in SERVICES]
 
 
 def plain_environment() -> dict[str, str]:
@@ -141,7 +147,7 @@ def task_at_work(machine: psutil.Process) -> psutil.Process | None:
     return None
 
 
-def until(true: Callable[[], Any], seconds: float = 120) -> Any:
+def until(true: Callable[[], Any], seconds: float = 300) -> Any:
     """Wait until something is true; what it then is."""
     deadline = time.monotonic() + seconds
     while not (found := true()):

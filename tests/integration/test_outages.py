@@ -78,7 +78,7 @@ def ended(stack: AirflowStack, run_id: str) -> str:
         stack.revive()
         return stack.api.run_state(DAG_ID, run_id) in ENDED
 
-    until(over, 300)
+    until(over)
     return stack.api.run_state(DAG_ID, run_id)
 
 
