@@ -104,6 +104,8 @@ def airflow_stack(
 ) -> Iterator[AirflowStack]:
     """The stack, its state below a folder; down again afterwards. `root` is the project's.
 
+    Its buckets are emptied: other tests have used them.
+
     `settings` are variables of the environment: Airflow's stand in place of the stack's own.
     """
     connection = {
@@ -112,6 +114,7 @@ def airflow_stack(
         "password": "test",
         "extra": {"endpoint_url": s3_endpoint, "region_name": "us-east-1"},
     }
+    _empty_buckets(s3)
     with postgres() as database:
         ours = {"AIRFLOW_CONN_IMAGEFLOWS_S3": json.dumps(connection), **database.airflow_settings}
         layout = Layout(root, folder / "state", {**ours, **settings})
@@ -122,6 +125,14 @@ def airflow_stack(
             yield AirflowStack(layout, state, api, database, s3)
         finally:
             down(layout)
+
+
+def _empty_buckets(s3: Any) -> None:
+    names = [bucket["Name"] for bucket in s3.list_buckets()["Buckets"]]
+    for name in (name for name in names if name.startswith("imageflows-")):
+        for page in s3.get_paginator("list_objects_v2").paginate(Bucket=name):
+            for entry in page.get("Contents", ()):
+                s3.delete_object(Bucket=name, Key=entry["Key"])
 
 
 def own_ports() -> list[Service]:
