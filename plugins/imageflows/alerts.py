@@ -7,7 +7,6 @@ goes wrong here is in their logs, and changes no run.
 from __future__ import annotations
 
 import json
-import shlex
 from copy import copy
 from datetime import datetime, timedelta
 from importlib import import_module
@@ -19,6 +18,7 @@ from airflow.sdk.configuration import conf
 from imagecore.errors import ImageflowsError, PlanRefused
 from imagecore.text import printable
 from imagecore.workstore import run_folder
+from imageflows.operators.report import clear_command
 from imageflows.params import setting
 from imageflows.work import work_store
 
@@ -75,7 +75,7 @@ def run_failed(context: Mapping[str, Any]) -> None:
     if not lines:
         where = f"the log of task {failed.task_id}" if failed else "the log of its last task"
         lines = [f"It came to no report: {where} says why ({context.get('reason')})."]
-        lines.append(f"To run it again: {_clear(dag_id, run_id)}")
+        lines.append(f"To run it again: {clear_command(dag_id, run_id)}")
     _send(context, f"Imageflows: {dag_id} failed", [f"Run: {_link(dag_id, run_id)}", *lines])
 
 
@@ -140,12 +140,8 @@ def _outcome(dag_id: str, run_id: str, part: str, since: datetime | None) -> lis
     if len(problems) > NAMED:
         lines.append("  … and more, in the report")
     lines.append(f"Report: {store.uri(folder)}/report.json")
-    again = report["run_again"][:1] or [_clear(dag_id, run_id)]
+    again = report["run_again"][:1] or [clear_command(dag_id, run_id)]
     return [*lines, f"To run them again: {again[0]}"]
-
-
-def _clear(dag_id: str, run_id: str) -> str:
-    return f"airflow dags clear {dag_id} --run-id {shlex.quote(run_id)} --only-failed -y"
 
 
 def _link(dag_id: str, run_id: str) -> str:

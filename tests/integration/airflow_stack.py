@@ -90,6 +90,12 @@ class AirflowStack:
         file = self.folder(dag_id, run_id) / "outcomes.jsonl"
         return {(o := json.loads(line))["key"]: o for line in file.read_text().splitlines()}
 
+    def recorded(self, dag_id: str, run_id: str) -> dict[str, str]:
+        """The line on record of each item, by its key, whichever file it is in."""
+        files = self.folder(dag_id, run_id).glob("plan-*/outcomes/**/*.jsonl")
+        lines = [line for file in files for line in file.read_text().splitlines()]
+        return {json.loads(line)["key"]: line for line in lines}
+
     def report(self, dag_id: str, run_id: str) -> dict[str, Any]:
         """A run's report."""
         found: dict[str, Any] = json.loads(

@@ -1,6 +1,5 @@
 """What a run outlives: a database restarted, S3 away for a minute, new code between two tries."""
 
-import json
 import shutil
 import time
 from collections.abc import Iterator
@@ -64,13 +63,6 @@ def start_run(stack: AirflowStack, pictures: list[str], **conf: Any) -> str:
     return stack.api.trigger(DAG_ID, {"prefix": str(Path(pictures[0]).parent) + "/", **conf})
 
 
-def recorded(stack: AirflowStack, run_id: str) -> dict[str, str]:
-    """The line on record of each key, whichever file it is in."""
-    files = stack.folder(DAG_ID, run_id).glob("plan-*/outcomes/**/*.jsonl")
-    lines = [line for file in files for line in file.read_text().splitlines()]
-    return {json.loads(line)["key"]: line for line in lines}
-
-
 def ended(stack: AirflowStack, run_id: str) -> str:
     """A run's state, once it has ended; services that died are started again meanwhile."""
 
@@ -95,15 +87,15 @@ def check_once(
     outcomes = stack.outcomes(DAG_ID, run_id)
     assert sorted(outcomes) == pictures
     assert {outcome["state"] for outcome in outcomes.values()} <= {"done", "skipped"}
-    after = recorded(stack, run_id)
+    after = stack.recorded(DAG_ID, run_id)
     assert {key: after[key] for key in before} == before, "processed again"
 
 
 def test_a_database_that_is_restarted_loses_nothing(stack, pictures):
     run_id = start_run(stack, pictures, images_per_task=30)
-    until(lambda: len(recorded(stack, run_id)) >= 5)
+    until(lambda: len(stack.recorded(DAG_ID, run_id)) >= 5)
     stack.database.stop()
-    before = recorded(stack, run_id)
+    before = stack.recorded(DAG_ID, run_id)
     time.sleep(10)
     stack.database.start()
     assert ended(stack, run_id) == "success"
@@ -112,10 +104,10 @@ def test_a_database_that_is_restarted_loses_nothing(stack, pictures):
 
 def test_a_minute_without_s3_costs_a_try_and_no_picture(stack, s3_proxy, pictures):
     run_id = start_run(stack, pictures, images_per_task=30)
-    until(lambda: len(recorded(stack, run_id)) >= 5)
+    until(lambda: len(stack.recorded(DAG_ID, run_id)) >= 5)
     with s3_proxy.fault(None, drop()):
         time.sleep(60)
-        before = recorded(stack, run_id)
+        before = stack.recorded(DAG_ID, run_id)
     assert len(before) < 60
     assert ended(stack, run_id) == "success"
     assert max(tries(stack, run_id)) > 1
@@ -124,7 +116,7 @@ def test_a_minute_without_s3_costs_a_try_and_no_picture(stack, s3_proxy, picture
 
 def test_a_dag_that_is_changed_between_two_tries_goes_on_where_it_was(stack, pictures):
     run_id = start_run(stack, pictures, images_per_task=60)
-    until(lambda: len(recorded(stack, run_id)) >= 5)
+    until(lambda: len(stack.recorded(DAG_ID, run_id)) >= 5)
     file = stack.layout.root / "dags" / f"{DAG_ID}.py"
     old = file.read_text()
     new = old.replace("default_args=DEFAULT_ARGS", 'default_args={**DEFAULT_ARGS, "retries": 9}')
@@ -133,7 +125,7 @@ def test_a_dag_that_is_changed_between_two_tries_goes_on_where_it_was(stack, pic
     stack.shell("airflow dags reserialize")
     assert len(stack.versions(DAG_ID)) == versions + 1
     task_at_work(stack.scheduler).kill()
-    before = recorded(stack, run_id)
+    before = stack.recorded(DAG_ID, run_id)
     assert ended(stack, run_id) == "success"
     assert tries(stack, run_id) == [2]
     check_once(stack, run_id, pictures, before)

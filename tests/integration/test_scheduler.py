@@ -52,21 +52,14 @@ def ends(stack: AirflowStack, run_id: str) -> dict[str, str]:
     return {key.removeprefix("digital/"): outcome["state"] for key, outcome in found.items()}
 
 
-def recorded(stack: AirflowStack, run_id: str) -> dict[str, str]:
-    """The line on record of each key, whichever file it is in."""
-    files = stack.folder(DAG_ID, run_id).glob("plan-*/outcomes/**/*.jsonl")
-    lines = [line for file in files for line in file.read_text().splitlines()]
-    return {json.loads(line)["key"]: line for line in lines}
-
-
 def test_a_task_killed_in_the_middle_goes_on_where_it_was(stack):
     names = [f"{number:03d}.jpg" for number in range(60)]
     for name in names:
         upload(stack, name)
     run_id = stack.api.trigger(DAG_ID, {"images_per_task": 60})
-    until(lambda: len(recorded(stack, run_id)) >= 10)
+    until(lambda: len(stack.recorded(DAG_ID, run_id)) >= 10)
     task_at_work(stack.scheduler).kill()
-    before = recorded(stack, run_id)
+    before = stack.recorded(DAG_ID, run_id)
     assert 10 <= len(before) < 60
 
     assert stack.ended(DAG_ID, run_id) == "success"
@@ -74,7 +67,7 @@ def test_a_task_killed_in_the_middle_goes_on_where_it_was(stack):
     assert {task.task_id: task.try_number for task in instances}["pyramid"] == 2
     assert sorted(ends(stack, run_id)) == names
     assert set(ends(stack, run_id).values()) <= {"done", "skipped"}
-    after = recorded(stack, run_id)
+    after = stack.recorded(DAG_ID, run_id)
     assert {key: after[key] for key in before} == before, "processed again"
 
 

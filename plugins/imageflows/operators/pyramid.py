@@ -181,12 +181,11 @@ class PyramidPlanOperator(_PyramidOperator, PlanOperator):
             if listed is None or item["key"] in listed:
                 noted.add(item["key"])
                 yield item
-        found: Iterable[Item] = ()
         if listed is not None:
-            found = listed.values()
+            yield from with_folders(buckets.process, listed.values())
         elif context["params"]["reconcile"]:
-            found = self._lost_by_events(context["params"], buckets, noted, remark)
-        yield from with_folders(buckets.process, found)
+            lost = self._lost_by_events(context["params"], buckets, noted, remark)
+            yield from with_folders(buckets.process, lost)
 
     def _lost_by_events(
         self, params: dict[str, Any], buckets: Buckets, noted: set[str], remark: Remark

@@ -132,6 +132,12 @@ def summary(plan: dict[str, Any], report: Report) -> str:
     return "\n".join(lines)
 
 
+def clear_command(dag_id: str, run_id: str, *, whole_run: bool = False) -> str:
+    """The command that clears what failed in a run, or the whole of it."""
+    what = "" if whole_run else " --only-failed"
+    return f"airflow dags clear {shlex.quote(dag_id)} --run-id {shlex.quote(run_id)}{what} -y"
+
+
 def commands(
     context: Context, failed_uri: str, *, whole_run: bool = False, mended_by: str = ""
 ) -> list[str]:
@@ -147,9 +153,9 @@ def commands(
     run = context["dag_run"]
     kept = {name: value for name, value in (run.conf or {}).items() if name not in SELECTING}
     conf = shlex.quote(json.dumps({**kept, "manifest_uri": failed_uri}))
-    dag_id, run_id = shlex.quote(run.dag_id), shlex.quote(run.run_id)
+    dag_id = shlex.quote(run.dag_id)
     ways = [
-        f"airflow dags clear {dag_id} --run-id {run_id}{'' if whole_run else ' --only-failed'} -y",
+        clear_command(run.dag_id, run.run_id, whole_run=whole_run),
         f"airflow dags trigger {mended_by or dag_id} --conf {conf}",
     ]
     if run.run_type in ("scheduled", "backfill") and run.logical_date:
