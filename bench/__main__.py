@@ -31,6 +31,7 @@ NAMES = (
     "riak-sync",
     "riak-head",
     "renders",
+    "outcome-rows",
 )
 
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 import uuid
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from enum import Enum
@@ -90,14 +91,10 @@ def read_outcomes(store: WorkStore, folder: str) -> tuple[dict[str, Outcome], se
 
 
 def _read(store: WorkStore, folder: str) -> tuple[dict[str, Outcome], set[str], list[str]]:
-    paths = store.paths(folder)
-    finished_files = [path for path in paths if path.count("/") == folder.count("/") + 1]
-    segments = [path for path in paths if path not in finished_files]
-    finished = _merge(store, finished_files)
-    interrupted = _merge(store, segments)
-    merged = dict(finished)
-    for key, outcome in interrupted.items():
-        merged[key] = max(merged.get(key, outcome), outcome, key=_rank)
+    finished_files, segments = tries(folder, store.paths(folder))
+    finished = latest(_recorded(store, finished_files))
+    interrupted = latest(_recorded(store, segments))
+    merged = latest([*finished.values(), *interrupted.values()])
     again = {
         key
         for key, outcome in finished.items()
@@ -106,18 +103,38 @@ def _read(store: WorkStore, folder: str) -> tuple[dict[str, Outcome], set[str], 
     return merged, again, segments
 
 
-def _merge(store: WorkStore, paths: list[str]) -> dict[str, Outcome]:
-    latest: dict[str, Outcome] = {}
+def tries(folder: str, paths: Iterable[str]) -> tuple[list[str], list[str]]:
+    """Of the `paths` below a batch's `folder`: the files of finished tries, and all segments."""
+    finished: list[str] = []
+    segments: list[str] = []
     for path in paths:
-        for line in store.get(path).splitlines():
-            fields = json.loads(line)
-            outcome = Outcome(**{**fields, "state": State(fields["state"])})
-            latest[outcome.key] = max(latest.get(outcome.key, outcome), outcome, key=_rank)
-    return latest
+        (segments if "/" in path[len(folder) + 1 :] else finished).append(path)
+    return finished, segments
+
+
+def parse_outcomes(lines: bytes) -> Iterator[Outcome]:
+    """The outcomes that a file of a batch holds."""
+    for line in lines.splitlines():
+        fields = json.loads(line)
+        yield Outcome(**{**fields, "state": State(fields["state"])})
+
+
+def latest(outcomes: Iterable[Outcome]) -> dict[str, Outcome]:
+    """Of each key the outcome that counts. Those of finished tries come before segments'.
+
+    An item that ended well or in quarantine is never done again, so that outcome is the last.
+    """
+    found: dict[str, Outcome] = {}
+    for outcome in outcomes:
+        found[outcome.key] = max(found.get(outcome.key, outcome), outcome, key=_rank)
+    return found
+
+
+def _recorded(store: WorkStore, paths: list[str]) -> Iterator[Outcome]:
+    return (outcome for path in paths for outcome in parse_outcomes(store.get(path)))
 
 
 def _rank(outcome: Outcome) -> tuple[bool, str]:
-    """An item that ended well or in quarantine is never done again, so that outcome is the last."""
     return outcome.state is not State.FAILED, outcome.at
 
 

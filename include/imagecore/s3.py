@@ -167,6 +167,19 @@ class Bucket:
         with reaching(self.url(key)):
             return self.client.get_object(Bucket=self.name, Key=key)["Body"].read()
 
+    def read_range(self, found: S3Object, offset: int, length: int) -> bytes:
+        """Up to `length` bytes from `offset`, of exactly the object that `head` showed."""
+        end = min(offset + length, found.size)
+        if offset >= end:
+            return b""
+        with reaching(self.url(found.key)):
+            return self.client.get_object(
+                Bucket=self.name,
+                Key=found.key,
+                IfMatch=f'"{found.etag}"',
+                Range=f"bytes={offset}-{end - 1}",
+            )["Body"].read()
+
     def write(self, key: str, data: bytes, content_type: str) -> None:
         """Write a small object."""
         with reaching(self.url(key)):

@@ -27,6 +27,7 @@ from imagecore.ladder import LadderImage, LadderInfo
 from imagecore.layerpicture import LayerInfo, LayerRecipe
 from imagecore.layout import VerificationFailed
 from imagecore.parts import remove_parts
+from imagecore.preview import Preview
 from imagecore.pyramid import PyramidInfo
 from imagecore.recipe import Recipe, recipe_to_json
 from imagecore.viewing import Viewed
@@ -187,6 +188,21 @@ class PictureWorker:
             "side": side,
         }
         return Viewed(**self._ask("view", request, source.parent))
+
+    def preview(self, source: Path, target: Path, side: int) -> Preview:
+        """As `preview.make_preview`, in the child.
+
+        Raises:
+            UnreadableImage: also when the decoder crashed.
+            ItemFailed: also when time or memory ran out.
+            DiskFull: no space left for `target`.
+        """
+        request = {
+            "source": os.path.abspath(source),
+            "target": os.path.abspath(target),
+            "side": side,
+        }
+        return Preview(**self._ask("preview", request, target.parent))
 
     def _ask(self, make: str, request: dict[str, Any], folder: Path) -> dict[str, Any]:
         """Have the child make something in `folder`; returns its description."""

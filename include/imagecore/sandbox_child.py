@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from imagecore.examine import Examined
     from imagecore.ladder import LadderInfo
     from imagecore.layerpicture import LayerInfo
+    from imagecore.preview import Preview
     from imagecore.pyramid import PyramidInfo
     from imagecore.viewing import Viewed
 
@@ -175,7 +176,17 @@ def _view(request: dict[str, Any]) -> Viewed:
     return view(Path(request["source"]), small, request["side"])
 
 
-_Info: TypeAlias = "PyramidInfo | LadderInfo | LayerInfo | CompositeInfo | Examined | Viewed"
+def _preview(request: dict[str, Any]) -> Preview:
+    from imagecore.picture import allow_only
+    from imagecore.preview import LOADERS, make_preview
+
+    allow_only(LOADERS)
+    return make_preview(Path(request["source"]), Path(request["target"]), request["side"])
+
+
+_Info: TypeAlias = (
+    "PyramidInfo | LadderInfo | LayerInfo | CompositeInfo | Examined | Viewed | Preview"
+)
 
 _MAKERS: dict[str, Callable[[dict[str, Any]], _Info]] = {
     "pyramid": _pyramid,
@@ -184,6 +195,7 @@ _MAKERS: dict[str, Callable[[dict[str, Any]], _Info]] = {
     "composite": _composite,
     "examine": _examine,
     "view": _view,
+    "preview": _preview,
 }
 
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import quote, unquote, urlsplit
 
@@ -36,7 +36,7 @@ class WorkStore:
     """
 
     url: str
-    store: ObjectStore
+    store: ObjectStore = field(compare=False)
 
     def put(self, path: str, data: bytes | Path) -> str:
         """Write an object whole (never seen half-written) and return its URI."""
@@ -61,6 +61,18 @@ class WorkStore:
         with self._reaching(folder):
             pages = obstore.list(self.store, folder)
             return sorted(entry["path"] for page in pages for entry in page)
+
+    def folders(self, folder: str) -> list[str]:
+        """Names of the folders directly below `folder`, sorted; none where it does not exist."""
+        with self._reaching(folder):
+            found = obstore.list_with_delimiter(self.store, folder)["common_prefixes"]
+            return sorted(path.rpartition("/")[2] for path in found)
+
+    def files(self, folder: str) -> list[str]:
+        """Names of the objects directly in `folder`, sorted; none where it does not exist."""
+        with self._reaching(folder):
+            found = obstore.list_with_delimiter(self.store, folder)["objects"]
+            return sorted(entry["path"].rpartition("/")[2] for entry in found)
 
     def delete(self, paths: list[str]) -> None:
         """Delete objects; one that is gone already is no error."""

@@ -19,8 +19,13 @@ if TYPE_CHECKING:
 
 def work_store() -> WorkStore:
     """The work store of `[imageflows] work_store`."""
+    return open_store(work_store_url())
+
+
+def work_store_url() -> str:
+    """The setting `[imageflows] work_store`."""
     home = os.path.expanduser(os.environ.get("AIRFLOW_HOME", "~/airflow"))
-    return open_store(setting("work_store", f"file://{home}/work"))
+    return setting("work_store", f"file://{home}/work")
 
 
 def open_store(url: str) -> WorkStore:

@@ -69,6 +69,16 @@ def test_a_folder_lists_what_lies_below_it_at_any_depth_and_nothing_else(store: 
     assert store.paths("run/nothing") == []
 
 
+def test_the_folders_directly_below_a_folder_are_named(store: WorkStore) -> None:
+    for path in ["dag/run 2%2E:+/plan-1/plan.json", "dag/é/a/b/c", "dag/file", "dag2/run/x"]:
+        store.put(path, b"x")
+    assert store.folders("dag") == ["run 2%2E:+", "é"]
+    assert store.folders("dag/é") == ["a"]
+    assert store.folders("dag/é/a/b") == store.folders("dag/nothing") == []
+    assert store.folders("dag/file") == []
+    assert store.folders("") == ["dag", "dag2"]
+
+
 def test_deleting_removes_what_is_named_and_takes_no_offence_at_what_is_gone(
     store: WorkStore,
 ) -> None:
@@ -115,8 +125,9 @@ USES: list[Callable[[WorkStore], object]] = [
     lambda store: store.get("run/a"),
     lambda store: store.get("run/a", 0, 1),
     lambda store: store.paths("run"),
+    lambda store: store.folders("run"),
 ]
-NAMES = ["put", "put-file", "get", "get-range", "paths"]
+NAMES = ["put", "put-file", "get", "get-range", "paths", "folders"]
 
 
 @pytest.mark.parametrize("use", USES, ids=NAMES)

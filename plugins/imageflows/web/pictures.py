@@ -1,0 +1,329 @@
+"""Which pictures belong to an item, where each lies, and whether the page may read from there."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+from urllib.parse import urlsplit
+
+from imagecore.errors import ImageflowsError, ItemFailed, PlanRefused
+from imagecore.manifest import Item
+from imagecore.outcome import Outcome
+from imagecore.text import printable
+from imageflows.params import setting
+from imageflows.renderparams import COMPOSITES_PREFIX, LAYERS_PREFIX, RENDER, renders_root
+from imageflows.sides import Where, inside
+from imageflows.syncparams import upload_root
+
+if TYPE_CHECKING:
+    from imagecore.renderitem import Rendering
+    from imagecore.riak import RiakBucket
+    from imagecore.s3 import Bucket, S3Object
+    from imagecore.workstore import WorkStore
+
+BUCKETS = {
+    "pyramid_source_bucket": "imageflows-source",
+    "pyramid_image_bucket": "imageflows-image",
+    "store_sync_source_bucket": "imageflows-originals",
+    "store_sync_destination_bucket": "imageflows-store",
+    "store_sync_trash_bucket": "imageflows-trash",
+    "photo_upload_destination_bucket": "imageflows-originals",
+    "photo_upload_trash_bucket": "imageflows-trash",
+    "renders_renders_bucket": "imageflows-renders",
+}
+"""The settings that name a bucket with pictures, and their defaults."""
+
+
+class NotShown(ImageflowsError):
+    """The page may not read from there."""
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture of an item: its `role` (source, result, replaced), and `key` at `where`."""
+
+    role: str
+    where: Where
+    key: str
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A picture as it lies there now: `version` changes with its bytes, of which there are
+    `size`."""
+
+    version: str
+    size: int
+    modified: datetime | None
+    metadata: dict[str, str]
+    found: Any
+
+
+class Place(Protocol):
+    """Where a picture lies. Methods raise ItemFailed, or InfrastructureError."""
+
+    def __hash__(self) -> int: ...
+
+    @property
+    def address(self) -> str:
+        """Of the picture, for people and as its name in a cache."""
+
+    def look(self) -> Seen:
+        """What is known of the picture without reading it."""
+
+    def read(self, seen: Seen, offset: int, length: int) -> bytes:
+        """Bytes of the picture that was seen, fewer where it ends."""
+
+    def fetch(self, seen: Seen, target: Path) -> None:
+        """Write the picture that was seen to a file."""
+
+
+def pictures(
+    store: WorkStore, folder: str, plan: dict[str, Any], item: Item, outcome: Outcome | None
+) -> list[Picture]:
+    """The pictures of an item of the plan in `folder`, results as far as the outcome tells them."""
+    params = plan["params"]
+    detail = outcome.detail if outcome else {}
+    if "sync" in plan:
+        return list(_of_sync(plan["sync"], item, detail))
+    if "image_bucket" in params:
+        found = [Picture("source", _bucket(params, "source_bucket"), item["key"])]
+        if "target" in detail:
+            found.append(Picture("result", _bucket(params, "image_bucket"), detail["target"]))
+        return found
+    if "riak_bucket" in params:
+        where = {"url": f"riak://{params['riak_bucket']}", "conn_id": params["riak_conn_id"]}
+        return [Picture("result", where, item["key"])]
+    if "renders_bucket" in params:
+        return list(_of_render(store, folder, params, item))
+    if "source_bucket" in params:
+        return [Picture("source", _bucket(params, "source_bucket"), item["key"])]
+    return []
+
+
+def roles(plan: dict[str, Any], outcome: dict[str, Any]) -> list[str]:
+    """Which of them a list shows: told by the outcome alone, so that it needs no other file."""
+    params, detail = plan["params"], outcome["detail"]
+    ended_well = outcome["state"] in {"done", "skipped"}
+    if "sync" in plan:
+        removed = detail.get("action") == "duplicate"
+        return ["replaced"] if removed else ["source", "result"] if ended_well else ["source"]
+    if "image_bucket" in params:
+        return ["source", "result"] if "target" in detail else ["source"]
+    if "riak_bucket" in params:
+        return ["result"] if ended_well else []
+    if "style" in params:
+        return ["source", "result"] if ended_well else ["source"]
+    return ["source"] if "source_bucket" in params else []
+
+
+def _of_sync(sync: dict[str, Any], item: Item, detail: dict[str, Any]) -> Iterator[Picture]:
+    if item.get("source"):
+        yield Picture("source", sync["source"], item["source"]["key"])
+    wrote = detail.get("wrote", [])
+    for each in wrote:
+        yield Picture("result", sync["destination"], each["key"])
+    if not wrote and item.get("before"):
+        yield Picture("result", sync["destination"], item["key"])
+    for each in (*wrote, *detail.get("removed", [])):
+        kept = each.get("replaced") if "replaced" in each else each
+        if kept and kept.get("trash") and sync["trash"]:
+            yield Picture("replaced", sync["trash"], kept["trash"])
+
+
+def _of_render(
+    store: WorkStore, folder: str, params: dict[str, Any], item: Item
+) -> Iterator[Picture]:
+    source, style, rendering = _render(store, f"{folder}/{RENDER}")
+    where = _bucket(params, "renders_bucket")
+    if rendering is None:
+        yield Picture("source", source, item["source"]["key"])
+        yield Picture("result", where, f"{LAYERS_PREFIX}/{style}/{item['key']}")
+        return
+    for name in item["names"]:
+        for output in rendering.outputs:
+            yield Picture("result", where, f"{COMPOSITES_PREFIX}/{style}/{output.key(name)}")
+    for file in rendering.files(item):
+        if file in rendering.layers:
+            yield Picture("source", source, rendering.layers[file]["key"])
+
+
+@lru_cache(maxsize=8)
+def _render(store: WorkStore, path: str) -> tuple[Where, str, Rendering | None]:
+    """What a plan of renders keeps; it is written once."""
+    from imagecore.renderitem import Rendering
+
+    kept = json.loads(store.get(path))
+    if "rendering" not in kept:
+        return kept["source"], kept["style"], None
+    rendering = Rendering.from_json(kept["rendering"])
+    return kept["source"], rendering.style, rendering
+
+
+def _bucket(params: dict[str, Any], name: str) -> Where:
+    return {"url": f"s3://{params[name]}/", "conn_id": params["aws_conn_id"]}
+
+
+def open_place(picture: Picture) -> Place:
+    """Where a picture lies, for reading.
+
+    Raises:
+        NotShown: that is no place of this installation's settings.
+    """
+    where, key = picture.where, picture.key
+    parts = urlsplit(where["url"])
+    if parts.scheme == "file":
+        return FilePlace(_allowed_file(Path(where["url"].removeprefix("file://")) / key))
+    if parts.scheme == "riak":
+        _allow(("riak", where["conn_id"], parts.netloc))
+        from imageflows.hooks.riak_hook import RiakHook
+
+        return RiakPlace(RiakHook(where["conn_id"]).bucket(parts.netloc), key)
+    _allow(("s3", where["conn_id"], parts.netloc))
+    return BucketPlace(_open_bucket(where["conn_id"], parts.netloc), key)
+
+
+@lru_cache(maxsize=32)
+def _open_bucket(conn_id: str, name: str) -> Bucket:
+    from imagecore.s3 import Bucket
+    from imageflows.hooks.s3 import s3_client
+
+    return Bucket(name, s3_client(conn_id, connections=8))
+
+
+def readable() -> set[tuple[str, str, str]]:
+    """Kind, connection and bucket of every place that the settings name, and of those that
+    `[imageflows] page_buckets` adds: `s3://conn_id@bucket, riak://conn_id@bucket`."""
+    s3, riak = setting("aws_conn_id", "imageflows_s3"), setting("riak_conn_id", "imageflows_riak")
+    places = {("s3", s3, setting(name, default)) for name, default in BUCKETS.items()}
+    places.add(("riak", riak, setting("riak_bucket", "ez")))
+    for address in filter(None, map(str.strip, setting("page_buckets", "").split(","))):
+        parts = urlsplit(address)
+        if parts.scheme not in {"s3", "riak"} or not parts.username or not parts.netloc:
+            raise PlanRefused(
+                f"{address!r} in [imageflows] page_buckets is no address such as "
+                "s3://conn_id@bucket: correct the setting."
+            )
+        conn_id, _, bucket = parts.netloc.partition("@")
+        places.add((parts.scheme, conn_id, bucket))
+    return places
+
+
+def _allow(place: tuple[str, str, str]) -> None:
+    if place not in readable():
+        kind, conn_id, bucket = place
+        raise NotShown(
+            f"The page does not read from {kind}://{printable(bucket)} by the connection "
+            f"{printable(conn_id)}, which is no default of this installation. To allow it, add "
+            f"{kind}://{printable(conn_id)}@{printable(bucket)} to [imageflows] page_buckets."
+        )
+
+
+def _allowed_file(path: Path) -> Path:
+    for root in (upload_root(), renders_root()):
+        try:
+            return inside(path, root)
+        except PlanRefused:
+            continue
+    raise NotShown(
+        f"The page does not read {printable(path)}: it lies neither in [imageflows] upload_root "
+        "nor in renders_root."
+    )
+
+
+@dataclass(frozen=True)
+class BucketPlace:
+    """An object in S3."""
+
+    bucket: Bucket
+    key: str
+
+    @property
+    def address(self) -> str:
+        return self.bucket.url(self.key)
+
+    def look(self) -> Seen:
+        found = self.bucket.head(self.key)
+        return Seen(found.etag, found.size, found.modified, found.metadata, found)
+
+    def read(self, seen: Seen, offset: int, length: int) -> bytes:
+        found: S3Object = seen.found
+        return self.bucket.read_range(found, offset, length)
+
+    def fetch(self, seen: Seen, target: Path) -> None:
+        self.bucket.fetch(seen.found, target)
+
+
+@dataclass(frozen=True)
+class FilePlace:
+    """A file that this machine can see, too."""
+
+    path: Path
+
+    @property
+    def address(self) -> str:
+        return f"file://{printable(self.path)}"
+
+    def look(self) -> Seen:
+        try:
+            found = self.path.stat()
+        except OSError as error:
+            raise ItemFailed(
+                f"{self.address} cannot be read on the machine of the API server "
+                f"({error.strerror}): only workers see it, or it is gone."
+            ) from error
+        version = f"{found.st_size:x}-{found.st_mtime_ns:x}"
+        modified = datetime.fromtimestamp(found.st_mtime).astimezone()
+        return Seen(version, found.st_size, modified, {}, None)
+
+    def read(self, seen: Seen, offset: int, length: int) -> bytes:
+        with self._open() as file:
+            file.seek(offset)
+            return file.read(length)
+
+    def fetch(self, seen: Seen, target: Path) -> None:
+        with self._open() as file, target.open("wb") as copy:
+            left = seen.size
+            while left and (piece := file.read(min(left, 1 << 20))):
+                left -= copy.write(piece)
+
+    def _open(self) -> Any:
+        try:
+            return self.path.open("rb")
+        except OSError as error:
+            raise ItemFailed(f"{self.address} cannot be read: {error.strerror}") from error
+
+
+@dataclass(frozen=True)
+class RiakPlace:
+    """A picture's document in Riak, which is read whole: Riak has no ranges."""
+
+    bucket: RiakBucket
+    key: str
+
+    @property
+    def address(self) -> str:
+        return printable(self.bucket.url(self.key))
+
+    def look(self) -> Seen:
+        found = self.bucket.head(self.key)
+        return Seen(found.etag, found.size, found.modified, found.metadata, None)
+
+    def read(self, seen: Seen, offset: int, length: int) -> bytes:
+        return self._picture()[offset : offset + length]
+
+    def fetch(self, seen: Seen, target: Path) -> None:
+        target.write_bytes(self._picture())
+
+    def _picture(self) -> bytes:
+        from imagecore.imagedocument import NoDocument, decode
+
+        try:
+            return decode(self.bucket.get(self.key).data).picture
+        except NoDocument as error:
+            raise ItemFailed(f"{self.address}: {error}") from error

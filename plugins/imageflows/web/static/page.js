@@ -1,0 +1,226 @@
+// What the three pages share. Everything shown is made of text nodes and attributes, never of
+// markup: a picture may be named like a tag.
+
+export const main = document.getElementById("main");
+export const STATES = ["done", "skipped", "failed", "quarantined"];
+
+export function h(tag, attributes = {}, ...children) {
+  return filled(document.createElement(tag), attributes, children);
+}
+
+export function svg(tag, attributes = {}, ...children) {
+  return filled(document.createElementNS("http://www.w3.org/2000/svg", tag), attributes, children);
+}
+
+function filled(element, attributes, children) {
+  for (const [name, value] of Object.entries(attributes)) {
+    if (name.startsWith("on")) element.addEventListener(name.slice(2), value);
+    else if (value === true) element.setAttribute(name, "");
+    else if (value !== false && value != null) element.setAttribute(name, value);
+  }
+  element.append(...children.flat(9).filter((child) => child != null && child !== false));
+  return element;
+}
+
+// The parameters of the address. A + is a +: run ids have one.
+export function asked() {
+  const found = new Map();
+  for (const pair of location.search.slice(1).split("&").filter(Boolean)) {
+    const [name, value = ""] = pair.split("=");
+    found.set(decoded(name), decoded(value));
+  }
+  return found;
+}
+
+function decoded(text) {
+  try {
+    return decodeURIComponent(text);
+  } catch {
+    return text;
+  }
+}
+
+export function address(path, parameters = {}) {
+  const pairs = Object.entries(parameters)
+    .flatMap(([name, value]) => [value].flat().map((each) => [name, each]))
+    .filter(([, value]) => value != null && value !== "" && value !== false);
+  const query = pairs.map((pair) => pair.map(encodeURIComponent).join("=")).join("&");
+  return query ? `${path}?${query}` : path;
+}
+
+export const runAddress = (dag, run, more) => address("run", { dag_id: dag, run_id: run, ...more });
+export const pictureAddress = (dag, run, key, part) =>
+  address("picture", { dag_id: dag, run_id: run, key, part });
+
+export class Refused extends Error {
+  constructor(status, message) {
+    super(message);
+    this.status = status;
+  }
+}
+
+// Ask our own server, or (airflow) Airflow's REST API, with the user's session.
+export async function get(path, parameters) {
+  return answer(await fetch(address(path, parameters), { headers: { Accept: "application/json" } }));
+}
+
+export async function airflow(path, body) {
+  const options = body && {
+    method: "POST",
+    headers: { "Content-Type": "application/json" },
+    body: JSON.stringify(body),
+  };
+  return answer(await fetch(`../api/v2/${path}`, options));
+}
+
+async function answer(response) {
+  if (response.ok) return response.json();
+  const detail = await response.json().then((found) => found.detail, () => "");
+  const said = typeof detail === "string" ? detail : JSON.stringify(detail);
+  const what = {
+    401: "You are not signed in, or no longer. Sign in to Airflow and load this page again.",
+    403: `Your Airflow role does not allow this. ${said}`,
+    404: said || "There is no such thing.",
+  }[response.status] ?? `${said || "The server does not answer as it should"} (${response.status})`;
+  throw new Refused(response.status, what);
+}
+
+export const dagPath = (dag) => `dags/${encodeURIComponent(dag)}`;
+export const runPath = (dag, run) => `${dagPath(dag)}/dagRuns/${encodeURIComponent(run)}`;
+
+// A page begins; what goes wrong is shown in it.
+export function begin(make) {
+  theme();
+  addEventListener("storage", theme);
+  make()
+    .catch((error) => main.append(wrong(error)))
+    .finally(() => document.getElementById("wait")?.remove());
+}
+
+export function wrong(error) {
+  const what = error instanceof Refused ? error.message : `The page could not be made: ${error}`;
+  return h("div", { class: "note wrong", role: "alert" }, h("p", {}, what));
+}
+
+function theme() {
+  let chosen = null;
+  try {
+    chosen = localStorage.getItem("theme"); // Airflow's own
+  } catch {} // the browser keeps nothing: as the system has it
+  document.documentElement.dataset.theme = chosen ?? "";
+}
+
+const NUMBER = new Intl.NumberFormat("en", { maximumFractionDigits: 1 });
+const DATE = new Intl.DateTimeFormat("en-GB", { dateStyle: "medium", timeStyle: "medium" });
+
+export const number = (value) => (value == null ? "–" : NUMBER.format(value));
+
+export function bytes(value) {
+  if (value == null) return "–";
+  let unit = 0;
+  for (; value >= 1000 && unit < 5; unit += 1) value /= 1000;
+  return `${NUMBER.format(value)} ${["B", "kB", "MB", "GB", "TB", "PB"][unit]}`;
+}
+
+export function seconds(value) {
+  if (value == null) return "–";
+  if (value < 60) return `${NUMBER.format(value)} s`;
+  const minutes = Math.floor(value / 60);
+  return minutes < 60
+    ? `${minutes} min ${Math.round(value % 60)} s`
+    : `${Math.floor(minutes / 60)} h ${minutes % 60} min`;
+}
+
+export const date = (text) =>
+  text ? h("time", { datetime: text, title: text }, DATE.format(new Date(text))) : "–";
+
+export const state = (name) => h("span", { class: `state ${name}` }, name ?? "none");
+
+export function facts(...pairs) {
+  const shown = pairs.filter(([, value]) => value != null && value !== "");
+  return h("dl", { class: "facts" }, shown.map(([name, value]) => [
+    h("dt", {}, name),
+    h("dd", {}, value),
+  ]));
+}
+
+export function inline(...pairs) {
+  const shown = pairs.filter(([, value]) => value != null && value !== "");
+  return h("dl", { class: "inline" }, shown.map(([name, value]) =>
+    h("div", {}, h("dt", {}, name), h("dd", {}, value))));
+}
+
+export const json = (value) => h("pre", { tabindex: "0" }, JSON.stringify(value, null, 2));
+
+export function folded(title, ...content) {
+  return h("details", { class: "card" }, h("summary", {}, h("strong", {}, title)), content);
+}
+
+// A page of Airflow itself. A frame may not leave it, so its own router is asked.
+export function airflowLink(path, text) {
+  const target = `../${path}`;
+  return h("a", { href: target, onclick: (event) => leave(event, target) }, text);
+}
+
+function leave(event, target) {
+  if (parent === self) return;
+  event.preventDefault();
+  parent.history.pushState({}, "", new URL(target, location.href).pathname);
+  parent.dispatchEvent(new PopStateEvent("popstate", { state: {} }));
+}
+
+// A picture in small. Where there is none it says why.
+export function thumb(where, role, text, href) {
+  const source = address("preview", { ...where, role, side: 160 });
+  const image = h("img", { src: source, alt: text, loading: "lazy", decoding: "async" });
+  const frame = href
+    ? h("a", { class: "thumb", href }, image)
+    : h("span", { class: "thumb" }, image);
+  image.addEventListener("error", () => absent(image, source));
+  return frame;
+}
+
+export async function absent(image, source) {
+  const why = await get(source).then(() => "reload the page", (error) => error.message);
+  image.replaceWith(h("span", { class: "quiet", title: why }, "not shown", h("span", { class: "unseen" }, `: ${why}`)));
+}
+
+// Ask before something is done. `fields` are labelled elements; returns whether it was confirmed.
+export function confirmed(title, explanation, button, ...fields) {
+  return new Promise((resolve) => {
+    const form = h("form", { method: "dialog" },
+      h("h2", {}, title),
+      [explanation].flat().map((text) => h("p", {}, text)),
+      fields,
+      h("div", { class: "bar" },
+        h("button", { value: "", formnovalidate: true }, "Cancel"),
+        h("button", { class: "first", value: "yes" }, button)));
+    const dialog = h("dialog", { "aria-label": title }, form);
+    dialog.addEventListener("close", () => {
+      dialog.remove();
+      resolve(dialog.returnValue === "yes");
+    });
+    document.body.append(dialog);
+    dialog.showModal();
+  });
+}
+
+export async function triggered(dag, conf) {
+  return airflow(`${dagPath(dag)}/dagRuns`, { logical_date: null, conf });
+}
+
+// What became of the pictures: the counts, each a link to those, and a bar of their shares.
+export function share(counts, href) {
+  const total = STATES.reduce((sum, name) => sum + (counts[name] ?? 0), 0);
+  let left = 0;
+  const one = (name) => [h("strong", {}, number(counts[name] ?? 0)), name];
+  return h("div", {}, h("ul", { class: "counts" }, STATES.map((name) => h("li", {}, href
+    ? h("a", { class: counts[name] ? name : "zero", href: href(name) }, one(name))
+    : h("span", { class: counts[name] ? name : "zero" }, one(name))))), svg("svg", { class: "share", viewBox: "0 0 100 1", preserveAspectRatio: "none",
+    "aria-hidden": "true" },
+    STATES.map((name) => {
+      const width = total ? (100 * (counts[name] ?? 0)) / total : 0;
+      left += width;
+      return svg("rect", { class: name, x: left - width, y: 0, width, height: 1 });
+    })));
+}
