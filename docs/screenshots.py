@@ -1,4 +1,4 @@
-"""Makes docs/images/*.png: Airflow's pages as they are after a run with a picture that failed.
+"""Makes docs/images/*: Airflow's pages as they are after a run with a picture that failed.
 
 python -m docs.screenshots
 
@@ -24,11 +24,13 @@ from moto.s3.exceptions import S3AccessDeniedError
 from moto.server import ThreadedMotoServer
 from playwright.sync_api import sync_playwright
 
+from devstack.demo_stores import LADDER
 from devstack.environment import S3_CONNECTION
 from devstack.layout import ROOT, Layout
 from devstack.runs import Run, run_dag
 from devstack.samples import IMAGE_BUCKET, seed
 from devstack.stack import down, up
+from devstack.stores import seed_stores
 
 if TYPE_CHECKING:
     from playwright.sync_api import Locator, Page
@@ -37,6 +39,7 @@ IMAGES = ROOT / "docs" / "images"
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 DAG_ID = "pyramid_tiff"
 REFUSED = "digital/awkward/rocket_sideways.tif"
+ZOOMED = "digital/awkward/hubble_large.jpg"
 CONF = {"prefix": "digital/awkward/"}
 SECONDS = 60
 WIDTH, HEIGHT = 1280, 800
@@ -137,6 +140,34 @@ def take(page: Page, run: Run) -> None:
     save(page, "backfill", height=900)
 
 
+def take_images(page: Page, run: Run, dryrun: Run) -> None:
+    """Pictures of the page "Images", as Airflow shows it."""
+    frame = page.frame_locator("iframe")
+    page.goto("/")
+    page.get_by_role("link", name="Images").click()
+    frame.get_by_role("link", name=DAG_ID).first.wait_for()
+    save(page, "images-runs")
+
+    page.goto(images_address("run", run))
+    frame.get_by_role("button", name="Retry what failed").wait_for()
+    save(page, "images-run", height=1500)
+
+    page.goto(images_address("picture", run, key=ZOOMED))
+    frame.get_by_role("button", name="Zoom in").click()
+    save(page, "images-picture.jpg", height=1100)
+
+    page.goto(images_address("run", dryrun))
+    frame.get_by_role("button", name="Approve this plan").click()
+    save(page, "images-approve", height=900)
+
+
+def images_address(name: str, run: Run, **more: str) -> str:
+    """One of our pages within Airflow's frame, about a run."""
+    asked = {"dag_id": run.dag_id, "run_id": run.run_id, **more}
+    pairs = (f"{name}={quote(value, safe='')}" for name, value in asked.items())
+    return f"/plugin/images/imageflows/{name}?{'&'.join(pairs)}"
+
+
 def save(page: Page, name: str, height: int = HEIGHT, above: Locator | None = None) -> None:
     """Write the page, or what of it is above a line."""
     page.set_viewport_size({"width": WIDTH, "height": height})
@@ -145,8 +176,9 @@ def save(page: Page, name: str, height: int = HEIGHT, above: Locator | None = No
     box = above.bounding_box() if above else None
     picture = pyvips.Image.new_from_buffer(page.screenshot(), "")
     picture = picture.crop(0, 0, WIDTH, int(box["y"]) if box else height)
-    target = IMAGES / f"{name}.png"
-    picture.pngsave(target, compression=9)
+    target = IMAGES / (name if "." in name else f"{name}.png")
+    options = {"Q": 85} if target.suffix == ".jpg" else {"compression": 9}
+    picture[:3].write_to_file(target, **options)
     print(f"{target.relative_to(ROOT)}  {target.stat().st_size / 1000:.0f} kB", flush=True)
     page.set_viewport_size({"width": WIDTH, "height": HEIGHT})
 
@@ -167,6 +199,11 @@ def main() -> None:
             run = run_dag(layout, state, DAG_ID, CONF)
             with browser_page(state.url("airflow")) as page:
                 take(page, run)
+            seed_stores(s3, layout.upload)
+            run_dag(layout, state, "store_photo_upload", {})
+            dryrun = run_dag(layout, state, "store_bucket_sync", {**LADDER, "mode": "dryrun"})
+            with browser_page(state.url("airflow")) as page:
+                take_images(page, run, dryrun)
         finally:
             down(layout)
 

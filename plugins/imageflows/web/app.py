@@ -48,7 +48,7 @@ SECONDS = 2.0
 _RECORDS = CapacityLimiter(8)
 _PIECE = 1 << 16
 OUTCOME_FIELDS = ("key", "state", "reason", "seconds", "at", "detail")
-_CSV_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+_CSV_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
 
 T = TypeVar("T")
 
@@ -106,20 +106,29 @@ async def not_there(request: Request, error: FileNotFoundError) -> Response:
     )
 
 
+@app.exception_handler(json.JSONDecodeError)
+async def damaged(request: Request, error: json.JSONDecodeError) -> Response:
+    return JSONResponse(
+        {
+            "detail": "A file of this run is no JSON: clear the task that wrote it, to write it again."
+        },
+        422,
+    )
+
+
 async def _records(function: Callable[..., T], *arguments: Any) -> T:
     return await anyio.to_thread.run_sync(function, *arguments, limiter=_RECORDS)
 
 
-def _pages() -> None:
-    for path, file in PAGES.items():
-        text = (STATIC / file).read_text()
+def _page(text: str) -> Callable[[], Awaitable[Response]]:
+    async def page() -> Response:  # without parameters: FastAPI would take them from the address
+        return HTMLResponse(text)
 
-        @app.get(f"/{path}", response_class=HTMLResponse)
-        async def page(text: str = Depends(lambda text=text: text)) -> HTMLResponse:
-            return HTMLResponse(text)
+    return page
 
 
-_pages()
+for _path, _file in PAGES.items():
+    app.get(f"/{_path}")(_page((STATIC / _file).read_text()))
 
 
 @app.get("/static/{name}")
@@ -179,8 +188,8 @@ def _may(request: Request, user: Any, dag_id: str, method: Any, entity: DagAcces
 
 
 @app.get("/api/progress", dependencies=READING)
-async def progress(dag_id: DagId, run_id: RunId, part: Part = "") -> dict[str, Any]:
-    """The counts of a run that is at work."""
+async def progress(dag_id: DagId, run_id: RunId, part: Part = "") -> dict[str, Any] | None:
+    """The counts of a run that is at work; null before it has planned."""
     return await _records(Run(dag_id, run_id).progress, part)
 
 
@@ -227,6 +236,8 @@ async def rows(
                 batch=asked.batch,
                 live=asked.live,
             )
+        except json.JSONDecodeError:
+            raise
         except ValueError as error:
             raise HTTPException(400, f"{error}. Begin from the first page.") from error
 
@@ -238,8 +249,12 @@ async def download(
     asked: Annotated[Rows, Depends()], format: Literal["csv", "jsonl"] = "jsonl"
 ) -> Response:
     """All rows, as JSON Lines as they lie in the work store, or as CSV for a spreadsheet."""
-    found = asked.run.all_rows(asked.name, asked.wanted, part=asked.part)
-    first = await _records(lambda: next(found, None))  # what is not there is an error, not a file
+
+    def begun() -> tuple[dict[str, Any] | None, Iterator[dict[str, Any]]]:
+        found = asked.run.all_rows(asked.name, asked.wanted, part=asked.part)
+        return next(found, None), found
+
+    first, found = await _records(begun)  # what is not there is an error, not a file
     lines = _csv(first, found) if format == "csv" else _json_lines(first, found)
     name = f"{asked.run.dag_id}-{asked.run.run_id}-{asked.name}.{format}"
     media = "text/csv; charset=utf-8" if format == "csv" else "application/x-ndjson"

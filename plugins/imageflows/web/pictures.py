@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
@@ -106,13 +107,19 @@ def pictures(
     return []
 
 
-def roles(plan: dict[str, Any], outcome: dict[str, Any]) -> list[str]:
-    """Which of them a list shows: told by the outcome alone, so that it needs no other file."""
-    params, detail = plan["params"], outcome["detail"]
-    ended_well = outcome["state"] in {"done", "skipped"}
+def roles(plan: dict[str, Any], row: dict[str, Any]) -> list[str]:
+    """Which of them a list shows of an outcome, or of an item: told by the row alone."""
+    params, detail = plan["params"], row.get("detail", {})
+    ended_well = row.get("state") in {"done", "skipped"}
     if "sync" in plan:
-        removed = detail.get("action") == "duplicate"
-        return ["replaced"] if removed else ["source", "result"] if ended_well else ["source"]
+        if "state" not in row:
+            return [
+                role for role, has in (("source", "source"), ("result", "before")) if row.get(has)
+            ]
+        if detail.get("action") == "duplicate":
+            kept = any(each["trash"] for each in detail["removed"])
+            return ["replaced"] if kept else []
+        return ["source", "result"] if ended_well else ["source"]
     if "image_bucket" in params:
         return ["source", "result"] if "target" in detail else ["source"]
     if "riak_bucket" in params:
@@ -125,14 +132,12 @@ def roles(plan: dict[str, Any], outcome: dict[str, Any]) -> list[str]:
 def _of_sync(sync: dict[str, Any], item: Item, detail: dict[str, Any]) -> Iterator[Picture]:
     if item.get("source"):
         yield Picture("source", sync["source"], item["source"]["key"])
-    wrote = detail.get("wrote", [])
-    for each in wrote:
+    wrote, removed = detail.get("wrote", []), detail.get("removed", [])
+    before = [item["before"]] if item.get("before") else item.get("remove", [])
+    for each in wrote or ([] if removed else before):
         yield Picture("result", sync["destination"], each["key"])
-    if not wrote and item.get("before"):
-        yield Picture("result", sync["destination"], item["key"])
-    for each in (*wrote, *detail.get("removed", [])):
-        kept = each.get("replaced") if "replaced" in each else each
-        if kept and kept.get("trash") and sync["trash"]:
+    for kept in (*(each["replaced"] for each in wrote), *removed):
+        if kept and kept["trash"] and sync["trash"]:
             yield Picture("replaced", sync["trash"], kept["trash"])
 
 
@@ -277,6 +282,8 @@ class FilePlace:
                 f"{self.address} cannot be read on the machine of the API server "
                 f"({error.strerror}): only workers see it, or it is gone."
             ) from error
+        if not stat.S_ISREG(found.st_mode):  # to open a pipe could take for ever
+            raise ItemFailed(f"{self.address} is no file.")
         version = f"{found.st_size:x}-{found.st_mtime_ns:x}"
         modified = datetime.fromtimestamp(found.st_mtime).astimezone()
         return Seen(version, found.st_size, modified, {}, None)

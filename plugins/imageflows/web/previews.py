@@ -15,6 +15,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from time import monotonic
 
 import anyio.to_thread
 from anyio import CapacityLimiter
@@ -29,12 +30,14 @@ WORKERS = 2
 WAITING = 64
 """How many requests may wait for a worker; more are told to come again."""
 SECONDS = 20
-MEMORY_MB = 1_024
+MEMORY_MB = 512
 FETCHED_MB = 200
 """The largest file that is fetched for a preview. Of a pyramid only a tile is."""
 TILE_SIDE = 2_048
 """No tile that is shown is larger."""
 KEPT_BYTES = 64 << 20
+FAILED_SECONDS = 60
+"""How long it is remembered that a picture could not be made, which may be otherwise next time."""
 PYRAMIDS = 64
 """How many pyramids' directories are kept."""
 TIFF = (".tif", ".tiff")
@@ -57,27 +60,35 @@ class Kept:
     """The images made last, up to KEPT_BYTES of them, and what was wrong with the others."""
 
     def __init__(self) -> None:
-        self._kept: OrderedDict[str, Image | ItemRefused | ItemFailed] = OrderedDict()
+        self._kept: OrderedDict[str, tuple[Image | ItemRefused | ItemFailed, float]] = OrderedDict()
         self._bytes = 0
         self._lock = threading.Lock()
 
     def get(self, name: str) -> Image | ItemRefused | ItemFailed | None:
         with self._lock:
-            if name in self._kept:
-                self._kept.move_to_end(name)
-            return self._kept.get(name)
+            if name not in self._kept:
+                return None
+            image, since = self._kept[name]
+            if isinstance(image, ItemFailed) and monotonic() >= since + FAILED_SECONDS:
+                self._drop(name)
+                return None
+            self._kept.move_to_end(name)
+            return image
 
     def put(self, name: str, image: Image | ItemRefused | ItemFailed) -> None:
         with self._lock:
-            self._bytes += _weight(image) - _weight(self._kept.pop(name, None))
-            self._kept[name] = image
+            if name in self._kept:
+                self._drop(name)
+            self._kept[name] = image, monotonic()
+            self._bytes += _weight(image)
             while self._bytes > KEPT_BYTES:
-                self._bytes -= _weight(self._kept.popitem(last=False)[1])
+                self._drop(next(iter(self._kept)))
+
+    def _drop(self, name: str) -> None:
+        self._bytes -= _weight(self._kept.pop(name)[0])
 
 
 def _weight(image: object) -> int:
-    if image is None:
-        return 0
     return 1_000 + (len(image.data or b"") if isinstance(image, Image) else 0)
 
 
@@ -176,7 +187,7 @@ class Previews:
             self._kept.put(etag, made)
         if isinstance(made, Image):
             return made
-        raise made
+        raise made.with_traceback(None)  # or each raise would make it longer
 
     def _make(self, etag: str, side: int, write: Callable[[Path], None]) -> Image:
         worker = self._workers.get()

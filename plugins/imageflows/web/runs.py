@@ -26,6 +26,7 @@ from imageflows.work import open_store, read_plan, work_store_url
 LISTS = ("outcomes", "failed", "manifest", "removals", "findings")
 """What can be looked through, row by row."""
 OF_PLAN = {"manifest", "removals"}
+WITH_PICTURES = {*LISTS} - {"findings"}
 VERIFY, VERIFIED = "verify", "verified"
 """The folder of a run with its second report, and that of its plan with the outcomes."""
 REMARKS = 100
@@ -75,9 +76,12 @@ class Run:
         report = self.report()
         return report and {name: report[name] for name in _TOLD if name in report}
 
-    def progress(self, part: str = "") -> dict[str, Any]:
-        """The counts of a run at work."""
-        folder, plan = self._plan()
+    def progress(self, part: str = "") -> dict[str, Any] | None:
+        """The counts of a run at work; None before it has planned."""
+        folder = latest_plan(self._store, self._folder)
+        if folder is None:
+            return None
+        plan = _read_plan(self._store, folder)
         return _live.counts(self._store, folder, plan, self._step(folder, part))
 
     def rows(
@@ -114,7 +118,7 @@ class Run:
         else:
             path = self._path(name, part)
             page = rows(self._store, path, Wanted(**wanted), cursor, limit, seconds)
-        if name == "outcomes":
+        if name in WITH_PICTURES:
             plan = self._plan()[1]
             for row in page.rows:
                 row["roles"] = roles(plan, row)

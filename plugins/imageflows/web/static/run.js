@@ -30,7 +30,7 @@ begin(async () => {
   const live = AT_WORK.includes(ran?.state);
   if (live) main.append(progress(run));
   if (ran?.state === "failed") main.append(await failures());
-  if (run.report && !live) main.append(result(run));
+  if (run.report && !live) main.append(result(ran, run));
   if (run.plan || run.report) main.append(actions(ran, run, live), await rows(run, live));
   else if (ran?.state !== "failed") main.append(nothing(ran, live));
   if (run.sheets.length) main.append(sheets(run));
@@ -78,7 +78,8 @@ async function failures() {
   }));
 }
 
-function progress() {
+function progress(run) {
+  let known = 0;
   const bar = h("progress", { "aria-label": "Pictures that have an outcome" });
   const said = h("p", { role: "status" }, "The run is at work.");
   const box = h("section", { class: "card" }, said, bar, h("div", {}));
@@ -86,45 +87,51 @@ function progress() {
     try {
       const [ran, counts] = await Promise.all([
         airflow(runPath(dag, id)),
-        get("api/progress", where).catch((error) => {
-          if (error.status !== 404) throw error;
-          return null; // not planned yet
-        }),
+        get("api/progress", where),
       ]);
-      if (counts) show(counts);
-      if (!AT_WORK.includes(ran.state)) {
+      if (!AT_WORK.includes(ran.state) || (counts && !run.plan)) {
         location.reload();
         return;
       }
+      if (counts) await show(counts);
     } catch (error) {
       said.textContent = error.message;
     }
     setTimeout(ask, EVERY);
   };
-  const show = (counts) => {
+  const show = async (counts) => {
     const ended = STATES.reduce((sum, name) => sum + (counts[name] ?? 0), 0);
     bar.max = Math.max(counts.planned, 1);
     bar.value = ended;
     const each = STATES.filter((name) => counts[name]).map((name) => `${number(counts[name])} ${name}`);
     said.textContent = `At work: ${number(ended)} of ${number(counts.planned)} pictures${each.length ? ` (${each.join(", ")})` : ""}.`;
     box.lastChild.replaceWith(share(counts));
+    const list = document.getElementById("rows");
+    const looking = list?.contains(document.activeElement) || list?.querySelector("details[open]");
+    if (list && ended !== known && !here.get("cursor") && !looking) list.replaceWith(await rows(run, true));
+    known = ended;
   };
   ask();
   return box;
 }
 
-function result(run) {
+function result(ran, run) {
   const { report } = run;
+  const dryrun = report.mode === "dryrun";
+  const pictures = STATES.reduce((sum, name) => sum + report.counts[name], 0);
   const missing = report.missing + report.stray;
   const first = report.problems.map((each) =>
     h("p", {}, h("a", { href: pictureAddress(dag, id, each.key) }, each.key), ` `, state(each.state), ` ${each.reason}`));
   const left = report.counts.failed + report.counts.quarantined + report.missing - first.length;
   return h("section", { class: "card", "aria-label": "Result" },
-    share(report.counts, (name) => runAddress(dag, id, { state: name })),
+    dryrun
+      ? h("p", {}, "A dry run: it planned, and wrote nothing.")
+      : share(report.counts, (name) => runAddress(dag, id, { state: name })),
     inline(
       ["Planned", number(report.planned)],
-      ["Written", bytes(report.bytes)],
-      ["Work", `${seconds(report.seconds)}, of all tasks together`],
+      ["Written", dryrun ? null : bytes(report.bytes)],
+      ["Speed", pictures && ran?.duration ? `${number(pictures / ran.duration)} pictures/s` : null],
+      ["Work", dryrun ? null : `${seconds(report.seconds)}, of all tasks together`],
       ...Object.entries(report.results ?? {}).map(([name, count]) => [name, number(count)]),
       ["Remarks", report.remarks ? number(report.remarks) : null],
       ["Reported", date(report.at)]),
@@ -202,13 +209,13 @@ async function rows(run, live) {
   filter.list ||= dryrun ? "manifest" : "outcomes";
   filter.part ||= here.get("task_id") === "verify" && run.parts.verify ? "verify" : "";
   const shown = { ...where, ...filter, batch, live: live ? "true" : "" };
-  const box = h("section", { class: "card", "aria-labelledby": "rows-title" });
+  const box = h("section", { id: "rows", class: "card", "aria-labelledby": "rows-title" });
   box.append(h("h2", { id: "rows-title" }, batch ? `Pictures of this task (batch ${batch})` : LISTS[filter.list] ?? filter.list));
   box.append(form(run, filter, dryrun));
   try {
     const page = await get("api/rows", shown);
     box.append(table(page, filter, run));
-    box.append(pager(page, filter, batch));
+    box.append(pager(page, filter, live));
   } catch (error) {
     if (error.status !== 404) box.append(wrong(error));
     else box.append(h("p", {}, live ? "No picture has an outcome yet." : "There is no such list of this run."));
@@ -260,39 +267,41 @@ function table(page, filter, run) {
   if (!page.rows.length) {
     return h("p", {}, page.next ? "Nothing like that so far." : "Nothing is like that. Change the filter.");
   }
-  const body = page.rows.map((row) => (row.state ? outcomeRow(row, filter) : itemRow(row)));
+  const outcomes = page.rows[0].state !== undefined;
+  const head = outcomes ? ["Source and result", "Picture", "State", "Time"] : ["Now there", "Picture", "Action"];
+  const body = page.rows.map((row) => (outcomes ? outcomeRow(row, filter) : itemRow(row)));
   return h("table", { class: "cards rows" },
     h("caption", { class: "unseen" }, "Pictures, one a row"),
-    h("thead", {}, h("tr", {}, ["Source and result", "Picture", "State", "Time"].map((text) => h("th", { scope: "col" }, text)))),
+    h("thead", {}, h("tr", {}, head.map((text) => h("th", { scope: "col" }, text)))),
     h("tbody", {}, body));
 }
 
 function outcomeRow(row, filter) {
   const href = pictureAddress(dag, id, row.key, filter.part);
-  const small = (row.roles ?? []).map((role) =>
-    thumb({ ...where, key: row.key, part: filter.part }, role, `${role} of ${row.key}`, href));
   return h("tr", {},
-    h("td", {}, h("div", { class: "thumbs" }, small)),
+    thumbs(row, filter.part),
     h("td", {}, h("a", { class: "key", href }, row.key), row.reason && h("div", {}, row.reason), details(row.detail)),
     h("td", { "data-label": "State" }, state(row.state)),
     h("td", { "data-label": "Time" }, seconds(row.seconds), h("div", { class: "quiet" }, date(row.at))));
 }
 
 function itemRow(row) {
-  const { key, ...rest } = row;
+  const { key, roles, ...rest } = row;
   return h("tr", {},
-    h("td", {}),
+    thumbs(row, ""),
     h("td", {}, h("a", { class: "key", href: pictureAddress(dag, id, key) }, key), details(rest)),
-    h("td", { "data-label": "Action" }, row.action ?? "–"),
-    h("td", {}));
+    h("td", { "data-label": "Action" }, row.action ?? "–"));
 }
+
+const thumbs = ({ key, roles = [] }, part) => h("td", {}, h("div", { class: "thumbs" }, roles.map((role) =>
+  thumb({ ...where, key, part }, role, `${role} of ${key}`, pictureAddress(dag, id, key, part)))));
 
 const details = (detail) => detail && Object.keys(detail).length > 0
   && h("details", {}, h("summary", {}, "Details"), json(detail));
 
-function pager(page, filter, batch) {
+function pager(page, filter, live) {
   const more = (cursor) => runAddress(dag, id, { ...filter, ...kept(), cursor });
-  const looked = page.size ? ` (${bytes(page.looked_at)} looked through)` : "";
+  const looked = live ? "" : ` (${bytes(page.looked_at)} looked through)`;
   return h("nav", { class: "bar", "aria-label": "Pages" },
     filter.cursor && h("a", { class: "button", href: more("") }, "First page"),
     page.next && h("a", { class: "button", href: more(page.next) }, page.rows.length ? "Next page" : "Look further"),
@@ -314,8 +323,8 @@ function plan(run) {
       h("caption", { class: "unseen" }, "What the comparison found"),
       h("thead", {}, h("tr", {}, h("th", { scope: "col" }, "Found"), h("th", { scope: "col", class: "number" }, "Pictures"), h("th", { scope: "col", class: "number" }, "Bytes"))),
       h("tbody", {}, counted.map(([name, value]) => h("tr", {}, h("th", { scope: "row" }, name), h("td", { class: "number" }, number(value.count)), h("td", { class: "number" }, bytes(value.bytes)))))),
-    planned.notes?.length > 0 && h("ul", {}, planned.notes.map((text) => h("li", {}, text))),
-    planned.removals > 0 && h("p", {}, h("a", { href: runAddress(dag, id, { list: "removals" }) }, `The ${number(planned.removals)} deletions`)),
+    !sync && planned.notes?.length > 0 && h("ul", {}, planned.notes.map((text) => h("li", {}, text))),
+    planned.removals > 0 && h("p", {}, h("a", { href: runAddress(dag, id, { list: "removals" }) }, planned.removals === 1 ? "The deletion" : `The ${number(planned.removals)} deletions`)),
     planned.first_remarks.length > 0 && h("details", {}, h("summary", {}, `${number(planned.remarks)} remarks`),
       h("ul", {}, planned.first_remarks.map(({ key, remark }) => h("li", {}, `${key}: ${remark}`)))));
   box.open = planned.mode === "dryrun";
