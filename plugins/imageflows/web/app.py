@@ -24,7 +24,8 @@ from imageflows.web.previews import Busy, Image, previews
 from imageflows.web.runs import LISTS, Run
 
 STATIC = Path(__file__).parent / "static"
-PAGES = {"": "runs.html", "run": "run.html", "picture": "picture.html"}
+PAGES = {"": "runs", "run": "run", "picture": "picture"}
+"""By their address: the script that makes them."""
 MEDIA_TYPES = {
     ".css": "text/css; charset=utf-8",
     ".js": "text/javascript; charset=utf-8",
@@ -108,12 +109,8 @@ async def not_there(request: Request, error: FileNotFoundError) -> Response:
 
 @app.exception_handler(json.JSONDecodeError)
 async def damaged(request: Request, error: json.JSONDecodeError) -> Response:
-    return JSONResponse(
-        {
-            "detail": "A file of this run is no JSON: clear the task that wrote it, to write it again."
-        },
-        422,
-    )
+    what = "A file of this run is no JSON: clear the task that wrote it, to write it again."
+    return JSONResponse({"detail": what}, 422)
 
 
 async def _records(function: Callable[..., T], *arguments: Any) -> T:
@@ -127,8 +124,8 @@ def _page(text: str) -> Callable[[], Awaitable[Response]]:
     return page
 
 
-for _path, _file in PAGES.items():
-    app.get(f"/{_path}")(_page((STATIC / _file).read_text()))
+for _path, _name in PAGES.items():
+    app.get(f"/{_path}")(_page((STATIC / "page.html").read_text().replace("{page}", _name)))
 
 
 @app.get("/static/{name}")

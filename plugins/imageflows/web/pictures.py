@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import stat
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     from imagecore.s3 import Bucket, S3Object
     from imagecore.workstore import WorkStore
 
+PERIOD = 300
+"""Seconds after which a connection is read anew: somebody may have changed it."""
 BUCKETS = {
     "pyramid_source_bucket": "imageflows-source",
     "pyramid_image_bucket": "imageflows-image",
@@ -190,11 +193,16 @@ def open_place(picture: Picture) -> Place:
 
         return RiakPlace(RiakHook(where["conn_id"]).bucket(parts.netloc), key)
     _allow(("s3", where["conn_id"], parts.netloc))
-    return BucketPlace(_open_bucket(where["conn_id"], parts.netloc), key)
+    return BucketPlace(_open_bucket(where["conn_id"], parts.netloc, period()), key)
+
+
+def period() -> int:
+    """A number that is another one every PERIOD seconds."""
+    return int(time.monotonic() // PERIOD)
 
 
 @lru_cache(maxsize=32)
-def _open_bucket(conn_id: str, name: str) -> Bucket:
+def _open_bucket(conn_id: str, name: str, period: int) -> Bucket:
     from imagecore.s3 import Bucket
     from imageflows.hooks.s3 import s3_client
 
@@ -233,7 +241,7 @@ def _allowed_file(path: Path) -> Path:
     for root in (upload_root(), renders_root()):
         try:
             return inside(path, root)
-        except PlanRefused:
+        except (PlanRefused, ValueError, RuntimeError):  # also a NUL, and links in a circle
             continue
     raise NotShown(
         f"The page does not read {printable(path)}: it lies neither in [imageflows] upload_root "

@@ -18,8 +18,8 @@ from imagecore.runcounts import LiveCounts
 from imagecore.runrecords import find_outcome, latest_plan, live_rows
 from imagecore.runrows import Wanted, all_rows, rows
 from imagecore.text import printable
-from imagecore.workstore import run_folder
-from imageflows.web.pictures import Picture, Place, open_place, pictures, roles
+from imagecore.workstore import WorkStore, run_folder
+from imageflows.web.pictures import Picture, Place, open_place, period, pictures, roles
 from imageflows.web.previews import TIFF, previews
 from imageflows.work import open_store, read_plan, work_store_url
 
@@ -39,8 +39,12 @@ _PIECE = 1 << 20
 _TOLD = ("mode", "planned", "counts", "results", "missing", "stray", "seconds", "bytes", "at")
 
 _live = LiveCounts()
-_opened = lru_cache(maxsize=4)(open_store)
 _read_plan = lru_cache(maxsize=8)(read_plan)  # it is written once
+
+
+@lru_cache(maxsize=4)
+def _opened(url: str, period: int) -> WorkStore:
+    return open_store(url)
 
 
 class Run:
@@ -50,7 +54,7 @@ class Run:
     def __init__(self, dag_id: str, run_id: str) -> None:
         self.dag_id = dag_id
         self.run_id = run_id
-        self._store = _opened(work_store_url())
+        self._store = _opened(work_store_url(), period())
         self._folder = run_folder(dag_id, run_id)
 
     def described(self) -> dict[str, Any]:

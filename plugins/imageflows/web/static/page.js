@@ -102,16 +102,33 @@ export function wrong(error) {
   return h("div", { class: "note wrong", role: "alert" }, h("p", {}, what));
 }
 
-function theme() {
-  let chosen = null;
+// What the user chose in Airflow.
+function chosen(name) {
   try {
-    chosen = localStorage.getItem("theme"); // Airflow's own
-  } catch {} // the browser keeps nothing: as the system has it
-  document.documentElement.dataset.theme = chosen ?? "";
+    return localStorage.getItem(name);
+  } catch {
+    return null; // the browser keeps nothing
+  }
+}
+
+function theme() {
+  document.documentElement.dataset.theme = chosen("theme") ?? "";
+}
+
+function inZone(timeZone) {
+  return new Intl.DateTimeFormat("en-GB", { dateStyle: "medium", timeStyle: "medium", timeZone });
+}
+
+function dateFormat() {
+  try {
+    return inZone(JSON.parse(chosen("timezone")) ?? undefined);
+  } catch {
+    return inZone(undefined); // that of the browser, as in Airflow
+  }
 }
 
 const NUMBER = new Intl.NumberFormat("en", { maximumFractionDigits: 1 });
-const DATE = new Intl.DateTimeFormat("en-GB", { dateStyle: "medium", timeStyle: "medium" });
+const DATE = dateFormat();
 
 export const number = (value) => (value == null ? "–" : NUMBER.format(value));
 

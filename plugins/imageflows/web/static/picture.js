@@ -1,6 +1,6 @@
 import {
   absent, address, asked, begin, bytes, date, facts, folded, get, h, json, main, number, runAddress,
-  seconds, state,
+  seconds, state, wrong,
 } from "./page.js";
 
 const here = asked();
@@ -79,13 +79,24 @@ function pyramid(picture) {
   ];
 }
 
+let loading = null;
+
+// The viewer, which is larger than all else here, once and only where there is a pyramid.
+function library() {
+  loading ??= new Promise((onload, reject) => {
+    const onerror = () => reject(new Error("the viewer did not load: reload the page"));
+    document.head.append(h("script", { src: "static/openseadragon-6.1.1.min.js", onload, onerror }));
+  });
+  return loading;
+}
+
 // OpenSeadragon counts levels from the smallest; the file has the largest first.
 function zoom(picture, number) {
   const { levels } = picture;
   const box = h("div", { class: "viewer" });
   const buttons = h("div", { class: "bar" });
   const said = h("p", { role: "status", class: "quiet" });
-  requestAnimationFrame(() => {
+  library().then(() => {
     const { OpenSeadragon } = globalThis;
     const source = new OpenSeadragon.TileSource({
       width: levels[0].width, height: levels[0].height, tileSize: levels[0].tile,
@@ -112,6 +123,6 @@ function zoom(picture, number) {
     act("Zoom out", (view) => view.zoomBy(0.5).applyConstraints());
     act("Whole picture", (view) => view.goHome());
     act("Pixel for pixel", (view) => view.zoomTo(view.imageToViewportZoom(1 / devicePixelRatio)));
-  });
+  }).catch((error) => box.replaceWith(wrong(error)));
   return h("div", {}, box, buttons, said);
 }
