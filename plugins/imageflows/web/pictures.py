@@ -49,11 +49,22 @@ class NotShown(ImageflowsError):
 
 @dataclass(frozen=True)
 class Picture:
-    """A picture of an item: its `role` (source, result, replaced), and `key` at `where`."""
+    """A picture of an item: its `role` (source, result, replaced), and `key` at `where`; the
+    `version` and the `sha256` that the run saw or wrote there, as far as it is on record."""
 
     role: str
     where: Where
     key: str
+    version: str = ""
+    sha256: str = ""
+
+    def changed(self, seen: Seen) -> bool:
+        """Whether what lies there now is another file than the run's."""
+        found = seen.metadata.get("sha256", "")
+        return bool(
+            (self.version and self.version != seen.version)
+            or (self.sha256 and found and self.sha256 != found)
+        )
 
 
 @dataclass(frozen=True)
@@ -98,7 +109,10 @@ def pictures(
     if "image_bucket" in params:
         found = [Picture("source", _bucket(params, "source_bucket"), item["key"])]
         if "target" in detail:
-            found.append(Picture("result", _bucket(params, "image_bucket"), detail["target"]))
+            where = _bucket(params, "image_bucket")
+            found.append(
+                Picture("result", where, detail["target"], sha256=detail.get("sha256", ""))
+            )
         return found
     if "riak_bucket" in params:
         where = {"url": f"riak://{params['riak_bucket']}", "conn_id": params["riak_conn_id"]}
@@ -133,15 +147,16 @@ def roles(plan: dict[str, Any], row: dict[str, Any]) -> list[str]:
 
 
 def _of_sync(sync: dict[str, Any], item: Item, detail: dict[str, Any]) -> Iterator[Picture]:
-    if item.get("source"):
-        yield Picture("source", sync["source"], item["source"]["key"])
+    if source := item.get("source"):
+        version = source["etag"] or file_version(source["size"], source["modified"])
+        yield Picture("source", sync["source"], source["key"], version)
     wrote, removed = detail.get("wrote", []), detail.get("removed", [])
     before = [item["before"]] if item.get("before") else item.get("remove", [])
     for each in wrote or ([] if removed else before):
-        yield Picture("result", sync["destination"], each["key"])
+        yield Picture("result", sync["destination"], each["key"], each["etag"] or "")
     for kept in (*(each["replaced"] for each in wrote), *removed):
         if kept and kept["trash"] and sync["trash"]:
-            yield Picture("replaced", sync["trash"], kept["trash"])
+            yield Picture("replaced", sync["trash"], kept["trash"], kept["kept"])
 
 
 def _of_render(
@@ -272,6 +287,11 @@ class BucketPlace:
         self.bucket.fetch(seen.found, target)
 
 
+def file_version(size: int, modified: int) -> str:
+    """Of a file that is no object: its size in bytes, and when it was modified in nanoseconds."""
+    return f"{size:x}-{modified:x}"
+
+
 @dataclass(frozen=True)
 class FilePlace:
     """A file that this machine can see, too."""
@@ -292,7 +312,7 @@ class FilePlace:
             ) from error
         if not stat.S_ISREG(found.st_mode):  # to open a pipe could take for ever
             raise ItemFailed(f"{self.address} is no file.")
-        version = f"{found.st_size:x}-{found.st_mtime_ns:x}"
+        version = file_version(found.st_size, found.st_mtime_ns)
         modified = datetime.fromtimestamp(found.st_mtime).astimezone()
         return Seen(version, found.st_size, modified, {}, None)
 

@@ -251,6 +251,7 @@ def _looked_at(picture: Picture) -> dict[str, Any]:
         "version": seen.version,
         "modified": seen.modified and seen.modified.isoformat(),
         "metadata": seen.metadata,
+        "changed": picture.changed(seen),
     }
     if not place.address.lower().endswith(TIFF):
         return told

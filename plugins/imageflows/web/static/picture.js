@@ -44,6 +44,7 @@ function panel(picture, number) {
   const title = `${picture.role}: ${picture.key}`;
   return h("section", { class: "panel", "aria-label": title },
     h("h2", {}, title),
+    picture.changed && h("p", { class: "note" }, "Another file than that of this run: it changed since."),
     picture.problem ? h("p", { class: "note wrong" }, picture.problem) : shown(picture, number),
     facts(["Where", picture.address ?? picture.url], ["Bytes", picture.bytes == null ? null : bytes(picture.bytes)],
       ["Written", picture.modified && date(picture.modified)], ["ETag", picture.version]),
