@@ -83,9 +83,15 @@ def _demo(layout: Layout, arguments: argparse.Namespace) -> int:
     with _stack(layout, embedded_only(os.environ)) as (state, started):
         right = demo(layout, state, fresh=started)
         if started:
-            print("Stopping the stack. `make up` starts one that stays, with Airflow's own UI.")
+            print(
+                "Stopping the stack. After `make up` the demo runs in one that stays, and its runs "
+                "and pictures can be looked at in Airflow's UI."
+            )
         else:
-            print(f"The stack stays up: http://localhost:{state.ports['airflow']}")
+            print(
+                "The stack stays up; its runs and pictures: "
+                f"http://localhost:{state.ports['airflow']}/plugin/images"
+            )
     return 0 if right else 1
 
 
@@ -123,6 +129,7 @@ def _say_where(layout: Layout, state: State, started: bool) -> None:
         f"{'Up' if started else 'It is up already'}.\n"
         f"  Airflow    http://localhost:{airflow}\n"
         "             without a password, reachable only from this machine (127.0.0.1)\n"
+        f"  pictures   http://localhost:{airflow}/plugin/images\n"
         f"  S3, SQS    http://127.0.0.1:{moto} (any key and secret)"
         f"{'' if state.embedded_s3 else ', not used: your connection is'}\n"
         f"  Redis      127.0.0.1:{state.ports['redis']}\n"

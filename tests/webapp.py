@@ -58,20 +58,21 @@ class Web:
     def ask(
         self,
         path: str,
-        role: str = "viewer",
+        /,
+        by: str = "viewer",
         *,
         method: str = "GET",
         headers: dict[str, str] | None = None,
         **query: Any,
     ) -> httpx.Response:
         """The answer to a request for an address of the page."""
-        asked = self.headers(role) | (headers or {})
+        asked = self.headers(by) | (headers or {})
         address = f"{PREFIX}{path}"
         return self.client.request(method, address, params=query or None, headers=asked)
 
-    def json(self, path: str, role: str = "viewer", **query: Any) -> Any:
+    def json(self, path: str, /, by: str = "viewer", **query: Any) -> Any:
         """What an address answers that has something to say."""
-        answer = self.ask(path, role, **query)
+        answer = self.ask(path, by, **query)
         assert answer.status_code == 200, answer.text
         return answer.json()
 
@@ -177,9 +178,7 @@ class Gallery:
         self.put(TARGET, pyramid(), self.image)
         outcomes = [ended(KEY, target=TARGET, bytes=len(pyramid()))]
         plan = {"params": self.params(), **plan}
-        run = write_run(
-            self.store, [{"key": KEY}], outcomes, dag_id=dag_id, run_id=run_id, **plan
-        )
+        run = write_run(self.store, [{"key": KEY}], outcomes, dag_id=dag_id, run_id=run_id, **plan)
         self.store.put(f"{run}/success.txt", f"{dag_id}\n".encode())
         self.store.put(f"{run}/contact_sheet/front-1.jpg", photograph("JPEG"))
         return {"dag_id": dag_id, "run_id": run_id}

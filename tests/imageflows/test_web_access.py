@@ -17,7 +17,9 @@ pytest_plugins = ("tests.webapp",)
 
 ROUTES = [route for route in app.routes if isinstance(route, APIRoute)]
 ADDRESSES = [route.path.format(name="page.js") for route in ROUTES]
-ABOUT_DAGS = [path for path in ADDRESSES if path.startswith("/api/") or path in {"/preview", "/tile"}]
+ABOUT_DAGS = [
+    path for path in ADDRESSES if path.startswith("/api/") or path in {"/preview", "/tile"}
+]
 QUERY = {
     "/api/rows": {"list": "outcomes"},
     "/api/download": {"format": "csv"},
