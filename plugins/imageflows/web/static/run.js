@@ -29,6 +29,10 @@ begin(async () => {
   main.querySelector("h1").replaceWith(head(ran, run));
   const live = AT_WORK.includes(ran?.state);
   if (live) main.append(progress(run));
+  if (batchOf(run)) { // a task's own page
+    main.append(await rows(run, live), h("p", {}, h("a", { href: runAddress(dag, id) }, "The whole run")));
+    return;
+  }
   if (ran?.state === "failed") main.append(await failures());
   if (run.report && !live) main.append(result(ran, run));
   if (run.plan || run.report) main.append(actions(ran, run, live), await rows(run, live));
