@@ -14,7 +14,6 @@ from typing import Any
 from imagecore.manifest import Batch, Item, encode, read_batch
 from imagecore.outcome import Outcome, State, now, read_outcomes
 from imagecore.tempspace import disk_errors
-from imagecore.text import printable
 from imagecore.workstore import WorkStore
 
 OUTCOMES = "outcomes"
@@ -118,11 +117,7 @@ def _joined(
 def _count(report: Report, item: Item, outcome: Outcome | None) -> None:
     if outcome is None:
         report.missing += 1
-        problem = (
-            printable(item["key"]),
-            "missing",
-            "its task ended before the item had an outcome",
-        )
+        problem = (item["key"], "missing", "its task ended before the item had an outcome")
     else:
         report.counts[outcome.state] += 1
         if "result" in outcome.detail:
@@ -131,7 +126,7 @@ def _count(report: Report, item: Item, outcome: Outcome | None) -> None:
         report.bytes += int(outcome.detail.get("bytes", 0))
         if outcome.state in (State.DONE, State.SKIPPED):
             return
-        problem = (printable(outcome.key), outcome.state.value, outcome.reason)
+        problem = (outcome.key, outcome.state.value, outcome.reason)
     if len(report.problems) < NAMED:
         report.problems.append(problem)
 

@@ -7,17 +7,18 @@ import os
 import shlex
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import httpx
 import psutil
 
 from devstack.api import Api
 from devstack.layout import ROOT, Layout, State
-from devstack.processes import start
+from devstack.processes import HOST, free_port, is_alive, start, stop, tail
 from devstack.services import SERVICES, Service
 from devstack.stack import dead_services, down, up
 from imagecore.workstore import run_folder
@@ -131,6 +132,42 @@ def airflow_stack(
             yield AirflowStack(layout, state, api, database, s3)
         finally:
             down(layout)
+
+
+@contextmanager
+def signing_in(
+    stack: AirflowStack, folder: Path, people: Mapping[str, str], password: str
+) -> Iterator[str]:
+    """The address of a second API server of the same Airflow, where people, each with a role and
+    all with one password, have to sign in."""
+    port = free_port(8480)
+    passwords, log = folder / "passwords.json", folder / "log"
+    passwords.write_text(json.dumps(dict.fromkeys(people, password)))
+    address = f"http://localhost:{port}"
+    settings = {
+        "AIRFLOW__API__PORT": str(port),
+        "AIRFLOW__API__BASE_URL": address,
+        "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS": "False",
+        "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_USERS": ",".join(map(":".join, people.items())),
+        "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE": str(passwords),
+    }
+    exports = " ".join(f"{name}={value}" for name, value in settings.items())
+    command = stack.in_shell(f"{exports} exec airflow api-server")
+    server = start(command, plain_environment(), stack.layout.root, log)
+
+    def answers() -> bool:
+        try:
+            url = f"http://{HOST}:{port}/api/v2/version"
+            return httpx.get(url, trust_env=False).is_success
+        except httpx.TransportError:
+            assert is_alive(server), tail(log)
+            return False
+
+    try:
+        until(answers)
+        yield address
+    finally:
+        stop([server])
 
 
 def _empty_buckets(s3: Any) -> None:

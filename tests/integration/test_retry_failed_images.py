@@ -1,9 +1,6 @@
 """`retry_failed_images` on a real Airflow: what it clears, what it leaves, and what it says."""
 
 import json
-import os
-import subprocess
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from datetime import datetime, timezone
@@ -11,7 +8,6 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import httpx
 import moto.s3.models
 import pytest
 import skimage
@@ -22,7 +18,7 @@ from devstack.processes import HOST, free_port
 from imagecore.errors import InfrastructureError, PlanRefused
 from imageflows.hooks.airflow_api import AirflowApiHook
 from imageflows.operators.retry_failed import RetryFailedOperator, retry_failed_params
-from tests.integration.airflow_stack import AirflowStack, airflow_stack, until
+from tests.integration.airflow_stack import AirflowStack, airflow_stack, signing_in, until
 
 ROCKET = (Path(skimage.__file__).parent / "data" / "rocket.jpg").read_bytes()
 ITSELF = "retry_failed_images"
@@ -256,35 +252,9 @@ def test_what_is_no_id_and_no_time_starts_no_run(stack, conf):
 @pytest.fixture(scope="module")
 def guarded(stack: AirflowStack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The address of the same Airflow's API, where one has to log in."""
-    folder, port = tmp_path_factory.mktemp("guarded"), free_port(8480)
-    (folder / "passwords.json").write_text('{"operator": "s3cret", "viewer": "s3cret"}')
-    settings = f"""
-        . {stack.layout.shell}
-        export AIRFLOW__API__PORT={port}
-        export AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS=False
-        export AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_USERS=operator:op,viewer:viewer
-        export AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE={folder}/passwords.json
-        exec {sys.executable} -m airflow api-server
-    """
-    with (folder / "log").open("wb") as log:
-        server = subprocess.Popen(
-            ["sh", "-c", settings], stdout=log, stderr=log, start_new_session=True
-        )
-    address = f"http://{HOST}:{port}"
-
-    def answers() -> bool:
-        assert server.poll() is None, (folder / "log").read_text()
-        try:
-            return httpx.get(f"{address}/api/v2/version", trust_env=False).is_success
-        except httpx.TransportError:
-            return False
-
-    try:
-        until(answers)
+    people = {"operator": "op", "viewer": "viewer"}
+    with signing_in(stack, tmp_path_factory.mktemp("guarded"), people, "s3cret") as address:
         yield address
-    finally:
-        os.killpg(server.pid, 15)
-        server.wait()
 
 
 def test_a_login_is_used_and_a_wrong_one_is_named_without_its_password(

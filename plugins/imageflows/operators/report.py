@@ -12,6 +12,7 @@ from imagecore.errors import ImageflowsError, PlanRefused
 from imagecore.manifest import Batch
 from imagecore.outcome import State
 from imagecore.report import OUTCOMES, Report, make_report, write_json
+from imagecore.text import printable
 from imageflows.work import folder_of_run, read_plan, work_store
 
 if TYPE_CHECKING:
@@ -125,7 +126,7 @@ def summary(plan: dict[str, Any], report: Report) -> str:
     results = ", ".join(f"{count} {name}" for name, count in sorted(report.results.items()))
     lines += [f"  {results}"] if results else []
     lines += [f"  {note}" for note in plan.get("notes", ())]
-    lines += [f"  {key}: {state}: {reason}" for key, state, reason in report.problems]
+    lines += [f"  {printable(key)}: {state}: {why}" for key, state, why in report.problems]
     total = report.missing + report.counts[State.FAILED] + report.counts[State.QUARANTINED]
     if total > len(report.problems):
         lines.append(f"  … and {total - len(report.problems)} more, in outcomes.jsonl")

@@ -164,16 +164,25 @@ async def run(request: Request, user: GetUserDep, dag_id: DagId, run_id: RunId) 
     """A run: its plan, its report, its files, and what the user may do with it."""
 
     def described() -> dict[str, Any]:
-        may = {name: _may(request, user, dag_id, *what) for name, what in _DEEDS.items()}
-        return Run(dag_id, run_id).described() | {"may": may}
+        return Run(dag_id, run_id).described() | {"may": _allowed(request, user, dag_id)}
 
     return await _records(described)
+
+
+@app.get("/api/may", dependencies=READING)
+async def may(request: Request, user: GetUserDep, dag_id: DagId) -> dict[str, bool]:
+    """What the user may do with a DAG."""
+    return await _records(_allowed, request, user, dag_id)
 
 
 _DEEDS: dict[str, tuple[Any, DagAccessEntity]] = {
     "retry": ("PUT", DagAccessEntity.TASK_INSTANCE),
     "trigger": ("POST", DagAccessEntity.RUN),
 }
+
+
+def _allowed(request: Request, user: Any, dag_id: str) -> dict[str, bool]:
+    return {name: _may(request, user, dag_id, *what) for name, what in _DEEDS.items()}
 
 
 def _may(request: Request, user: Any, dag_id: str, method: Any, entity: DagAccessEntity) -> bool:

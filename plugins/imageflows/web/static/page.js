@@ -97,8 +97,8 @@ export function begin(make) {
     .finally(() => document.getElementById("wait")?.remove());
 }
 
-export function wrong(error) {
-  const what = error instanceof Refused ? error.message : `The page could not be made: ${error}`;
+export function wrong(error, not = "The page could not be made") {
+  const what = error instanceof Refused ? error.message : `${not}: ${error.message}`;
   return h("div", { class: "note wrong", role: "alert" }, h("p", {}, what));
 }
 
@@ -201,6 +201,21 @@ export async function absent(image, source) {
   const why = await get(source).then(() => "reload the page", (error) => error.message);
   image.replaceWith(h("span", { class: "quiet", title: why }, "not shown", h("span", { class: "unseen" }, `: ${why}`)));
 }
+
+// A button for what not everybody may do.
+export function action(text, may, act, why = "Your Airflow role does not allow this.") {
+  if (!may) {
+    const id = `why-${(reasons += 1)}`;
+    return h("span", { class: "barred" },
+      h("button", { type: "button", disabled: true, "aria-describedby": id }, text),
+      h("small", { class: "quiet", id }, why));
+  }
+  const done = () => act().catch((error) => button.parentElement.after(wrong(error, "It was not done")));
+  const button = h("button", { type: "button", onclick: done }, text);
+  return button;
+}
+
+let reasons = 0;
 
 // Ask before something is done. `fields` are labelled elements; returns whether it was confirmed.
 export function confirmed(title, explanation, button, ...fields) {

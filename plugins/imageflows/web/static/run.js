@@ -1,5 +1,5 @@
 import {
-  STATES, absent, address, airflow, airflowLink, asked, begin, bytes, confirmed, dagPath, date, facts,
+  STATES, absent, action, address, airflow, airflowLink, asked, begin, bytes, confirmed, dagPath, date, facts,
   folded, get, h, inline, json, main, number, pictureAddress, runAddress, runPath, seconds, share,
   state, thumb, triggered, wrong,
 } from "./page.js";
@@ -148,15 +148,12 @@ const note = (text, bad) => h("div", { class: `note ${bad ? "wrong" : ""}` }, h(
 
 function actions(ran, run, live) {
   const failed = run.report ? run.report.counts.failed + run.report.counts.quarantined + run.report.missing : 0;
-  const button = (text, may, act, why) =>
-    h("button", { type: "button", disabled: !may, title: may ? null : why, onclick: () => act().catch((error) => bar.after(wrong(error))) }, text);
-  const role = "Your Airflow role does not allow this.";
   const bar = h("div", { class: "bar" });
-  if (ran && ran.state === "failed") bar.append(button("Retry what failed …", run.may.retry, retry, role));
-  if (run.again && failed && !live) bar.append(button("Run the failed ones again …", run.may.trigger, () => again(run.again), role));
+  if (ran && ran.state === "failed") bar.append(action("Retry what failed …", run.may.retry, retry));
+  if (run.again && failed && !live) bar.append(action("Run the failed ones again …", run.may.trigger, () => again(run.again)));
   if (run.plan?.approve && !live) {
     const refused = run.plan.summary?.refused?.length;
-    bar.append(button("Approve this plan …", run.may.trigger && !refused, () => approve(ran, run), refused ? "The plan is refused: see below why." : role));
+    bar.append(action("Approve this plan …", run.may.trigger && !refused, () => approve(ran, run), refused ? "The plan is refused: see below why." : undefined));
   }
   return bar;
 }

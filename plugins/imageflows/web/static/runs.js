@@ -1,5 +1,5 @@
 import {
-  STATES, address, airflow, asked, begin, bytes, confirmed, dagPath, date, get, h, main, number,
+  STATES, action, address, airflow, asked, begin, bytes, confirmed, dagPath, date, get, h, main, number,
   runAddress, seconds, state, svg, triggered, wrong,
 } from "./page.js";
 
@@ -14,7 +14,7 @@ begin(async () => {
   const found = await airflow(address("dags", { tags: TAG, limit: 100, order_by: "dag_id" }));
   const dags = found.dags.map((dag) => dag.dag_id);
   main.append(form(filter, dags));
-  if (dags.includes(RERUN) && !filter.get("dag_id")) main.append(rerun());
+  if (dags.includes(RERUN) && !filter.get("dag_id")) main.append(rerun(await get("api/may", { dag_id: RERUN })));
   if (!dags.length) {
     main.append(h("p", {}, "There is no Imageflows DAG here that you may see. Airflow's page \"Dags\" says whether they loaded; your role says whether you may see them."));
     return;
@@ -135,7 +135,7 @@ function chart(dag, runs) {
   return svg("svg", { class: "chart", viewBox: "0 0 300 40", preserveAspectRatio: "none", "aria-hidden": "true" }, bars);
 }
 
-function rerun() {
+function rerun(may) {
   const open = async () => {
     const prefix = h("input", { name: "prefix", required: true, placeholder: "digital/2026/" });
     const mode = h("select", {}, h("option", { value: "dryrun" }, "dry run: only list them"),
@@ -147,12 +147,8 @@ function rerun() {
       h("label", {}, "Prefix", prefix), h("label", {}, "Mode", mode),
       h("label", { class: "check" }, force, "Also those that are up to date"));
     if (!yes) return;
-    try {
-      const run = await triggered(RERUN, { prefix: prefix.value, mode: mode.value, force: force.checked });
-      location.assign(runAddress(RERUN, run.dag_run_id));
-    } catch (error) {
-      main.prepend(wrong(error));
-    }
+    const run = await triggered(RERUN, { prefix: prefix.value, mode: mode.value, force: force.checked });
+    location.assign(runAddress(RERUN, run.dag_run_id));
   };
-  return h("div", { class: "bar" }, h("button", { type: "button", onclick: open }, "Pyramids of a prefix again …"));
+  return h("div", { class: "bar" }, action("Pyramids of a prefix again …", may.trigger, open));
 }
