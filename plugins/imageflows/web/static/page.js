@@ -52,7 +52,7 @@ export const runAddress = (dag, run, more) => address("run", { dag_id: dag, run_
 export const pictureAddress = (dag, run, key, part) =>
   address("picture", { dag_id: dag, run_id: run, key, part });
 
-export class Refused extends Error {
+class Refused extends Error {
   constructor(status, message) {
     super(message);
     this.status = status;

@@ -57,7 +57,7 @@ function head(ran, run) {
 function nothing(ran, live) {
   const why = live
     ? "The run is planning. What it finds is shown here when it is done."
-    : "Nothing was planned, so nothing was done.";
+    : "No pictures are on record of this run: it planned nothing, or is of a DAG that is none of Imageflows.";
   return h("div", { class: "note" }, h("p", {}, ran ? why : "Nothing is on record of this run, and Airflow does not know it."));
 }
 
