@@ -28,6 +28,7 @@ from imagecore.pyramid import make_pyramid
 from imagecore.recipe import PRESETS
 from imagecore.report import make_report, write_json
 from imagecore.workstore import WorkStore, run_folder
+from imageflows.web import runs
 from imageflows_plugin import PREFIX
 from tests.integration.dag_runs import connection
 
@@ -194,6 +195,7 @@ def gallery(
 ) -> Gallery:
     """Empty buckets of their own, as the settings name them."""
     monkeypatch.setenv("AIRFLOW_CONN_IMAGEFLOWS_S3", connection(s3_endpoint))
+    runs._found.cache_clear()
     made = Gallery(s3_client, work_store, new_bucket("source"), new_bucket("image"))
     monkeypatch.setenv("AIRFLOW__IMAGEFLOWS__PYRAMID_SOURCE_BUCKET", made.source)
     monkeypatch.setenv("AIRFLOW__IMAGEFLOWS__PYRAMID_IMAGE_BUCKET", made.image)

@@ -234,9 +234,11 @@ class PyramidFile:
     def _raw(self, level: int, tag: int) -> bytes:
         if tag != _PROFILE:
             return self._directories[level].raw(tag)
-        if level not in self._profiles:
-            self._profiles[level] = self._directories[level].raw(tag)
-        return self._profiles[level]
+        profile = self._profiles.get(level)
+        if profile is None:
+            profile = self._directories[level].raw(tag)
+            self._profiles = {level: profile}  # one: each may be of some MB
+        return profile
 
     def _size_faults(self) -> Iterator[str]:
         first = self.levels[0]

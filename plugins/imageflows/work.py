@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -115,6 +116,12 @@ def read_approved(address: str) -> tuple[dict[str, Any], Iterator[Item], Iterato
             yield from read_batch(store, batch.uri.removeprefix(f"{store.url}/"), batch)
 
     return plan, items("batches"), items("removals")
+
+
+def whole_run(report: dict[str, Any]) -> str | None:
+    """The command that runs a whole run again, where its report says that only this serves."""
+    clear = next(iter(report.get("run_again", ())), "")
+    return None if not clear or "--only-failed" in shlex.split(clear) else clear
 
 
 def read_plan(store: WorkStore, folder: str) -> dict[str, Any]:

@@ -680,6 +680,15 @@ def test_a_worker_that_is_killed_costs_that_request_alone(
     assert web.ask("/preview", **run, key=KEY).status_code == 200
 
 
+def test_a_file_that_comes_too_slowly_is_left(
+    web: Web, gallery: Gallery, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(previewing, "SECONDS", 0)
+    answer = web.ask("/preview", **gallery.pyramid_run(), key=KEY, role="source")
+    assert answer.status_code == 422
+    assert "could not be fetched in 0 s" in answer.json()["detail"]
+
+
 PUT = st.tuples(st.sampled_from("abcdefg"), st.sampled_from([0, 1, 999, 2_000, 6_000]) | st.none())
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shlex
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +13,7 @@ from imagecore.text import printable
 from imagecore.workstore import run_folder
 from imageflows.hooks.airflow_api import AirflowApiHook
 from imageflows.params import conn_param, moment, refuse_unknown
-from imageflows.work import work_store
+from imageflows.work import whole_run, work_store
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -219,8 +218,7 @@ def _whole_run(dag_id: str, run_id: str) -> str | None:
         report = json.loads(work_store().get(f"{run_folder(dag_id, run_id)}/report.json"))
     except FileNotFoundError:
         return None
-    clear = next(iter(report.get("run_again", ())), "")
-    return None if "--only-failed" in shlex.split(clear) or not clear else clear
+    return whole_run(report)
 
 
 def _name(instance: Any) -> str:

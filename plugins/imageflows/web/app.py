@@ -6,10 +6,11 @@ import csv
 import io
 import json
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from html import escape
+from itertools import chain
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeAlias, TypeVar
 
 import anyio.to_thread
 from airflow.api_fastapi.auth.managers.models.resource_details import DagAccessEntity
@@ -21,7 +22,7 @@ from fastapi.responses import HTMLResponse, JSONResponse, StreamingResponse
 from imagecore.errors import ImageflowsError, InfrastructureError
 from imageflows.web.pictures import NotShown
 from imageflows.web.previews import Busy, Image, previews
-from imageflows.web.runs import LISTS, Run
+from imageflows.web.runs import LISTS, Run, place_of
 
 STATIC = Path(__file__).parent / "static"
 PAGES = {"": "runs", "run": "run", "picture": "picture"}
@@ -52,12 +53,22 @@ OUTCOME_FIELDS = ("key", "state", "reason", "seconds", "at", "detail")
 _CSV_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
 
 T = TypeVar("T")
+Looks: TypeAlias = Iterator[dict[str, Any] | None]
+
+
+class PlainJSON(JSONResponse):
+    """JSON in ASCII: a name may hold what is no valid Unicode."""
+
+    def render(self, content: Any) -> bytes:
+        return json.dumps(content, separators=(",", ":")).encode()
+
 
 app = FastAPI(
     title="Imageflows",
     docs_url=None,
     redoc_url=None,
     openapi_url=None,
+    default_response_class=PlainJSON,
     dependencies=[Depends(get_user)],
 )
 
@@ -79,7 +90,7 @@ async def safe(request: Request, call_next: Callable[[Request], Awaitable[Respon
 async def refused(request: Request, error: HTTPException) -> Response:
     """As JSON; to someone who opened a page, as one."""
     if "text/html" not in request.headers.get("accept", ""):
-        return JSONResponse({"detail": error.detail}, error.status_code)
+        return PlainJSON({"detail": error.detail}, error.status_code)
     what = {
         401: "You are not signed in, or no longer. Sign in to Airflow and load this page again.",
         403: "Your Airflow role does not allow this. Ask whoever runs Airflow for it.",
@@ -94,15 +105,15 @@ async def refused(request: Request, error: HTTPException) -> Response:
 async def not_done(request: Request, error: ImageflowsError) -> Response:
     """Not done: the text says why, and what to do."""
     if isinstance(error, NotShown):
-        return JSONResponse({"detail": str(error)}, 403)
+        return PlainJSON({"detail": str(error)}, 403)
     if isinstance(error, Busy | InfrastructureError):
-        return JSONResponse({"detail": str(error)}, 503, {"Retry-After": "2"})
-    return JSONResponse({"detail": str(error)}, 422)
+        return PlainJSON({"detail": str(error)}, 503, {"Retry-After": "2"})
+    return PlainJSON({"detail": str(error)}, 422)
 
 
 @app.exception_handler(FileNotFoundError)
 async def not_there(request: Request, error: FileNotFoundError) -> Response:
-    return JSONResponse(
+    return PlainJSON(
         {"detail": "The work store has no such thing: the run was removed, or never planned."}, 404
     )
 
@@ -110,7 +121,7 @@ async def not_there(request: Request, error: FileNotFoundError) -> Response:
 @app.exception_handler(json.JSONDecodeError)
 async def damaged(request: Request, error: json.JSONDecodeError) -> Response:
     what = "A file of this run is no JSON: clear the task that wrote it, to write it again."
-    return JSONResponse({"detail": what}, 422)
+    return PlainJSON({"detail": what}, 422)
 
 
 async def _records(function: Callable[..., T], *arguments: Any) -> T:
@@ -256,12 +267,13 @@ async def download(
 ) -> Response:
     """All rows, as JSON Lines as they lie in the work store, or as CSV for a spreadsheet."""
 
-    def begun() -> tuple[dict[str, Any] | None, Iterator[dict[str, Any]]]:
-        found = asked.run.all_rows(asked.name, asked.wanted, part=asked.part)
-        return next(found, None), found
+    def begun() -> Looks:
+        found = asked.run.looks(asked.name, asked.wanted, part=asked.part)
+        return chain([next(found, None)], found)  # what is not there is an error, not a file
 
-    first, found = await _records(begun)  # what is not there is an error, not a file
-    lines = _csv(first, found) if format == "csv" else _json_lines(first, found)
+    found = await _records(begun)
+    fields = OUTCOME_FIELDS if asked.name == "outcomes" else ("key",)
+    lines = _csv(found, fields) if format == "csv" else _json_lines(found)
     name = f"{asked.run.dag_id}-{asked.run.run_id}-{asked.name}.{format}"
     media = "text/csv; charset=utf-8" if format == "csv" else "application/x-ndjson"
     return _attachment(_pieces(lines), name, media)
@@ -304,7 +316,7 @@ async def preview(
     """A picture in small."""
     if side not in SIDES:
         raise HTTPException(400, f"side is one of {', '.join(map(str, sorted(SIDES)))}.")
-    found = await _records(Run(dag_id, run_id).place, key, role, number, part)
+    found = await _records(place_of, dag_id, run_id, key, role, number, part)
     return await _image(request, lambda: previews().preview(found, side, _known(request)))
 
 
@@ -321,7 +333,7 @@ async def tile(
     number: Annotated[int, Query(ge=0, le=100_000)] = 0,
 ) -> Response:
     """A tile of a pyramid, of exactly the file it is."""
-    found = await _records(Run(dag_id, run_id).place, key, role, number, "")
+    found = await _records(place_of, dag_id, run_id, key, role, number)
     return await _image(
         request, lambda: previews().tile(found, (level, column, row), _known(request))
     )
@@ -343,7 +355,8 @@ async def _image(request: Request, make: Callable[[], Image]) -> Response:
 def _attachment(pieces: Iterator[bytes], name: str, media_type: str) -> Response:
     async def threaded() -> AsyncIterator[bytes]:
         while (piece := await _records(next, pieces, None)) is not None:
-            yield piece
+            if piece:
+                yield piece
 
     plain = re.sub(r"[^A-Za-z0-9_.+-]", "_", name)
     headers = {"Content-Disposition": f'attachment; filename="{plain}"'}
@@ -351,37 +364,31 @@ def _attachment(pieces: Iterator[bytes], name: str, media_type: str) -> Response
 
 
 def _pieces(lines: Iterator[str]) -> Iterator[bytes]:
-    """Few large pieces: each is a turn of a thread."""
+    """Few large pieces: each is a turn of a thread, which ends also where nothing was found."""
     piece = bytearray()
     for line in lines:
-        piece += line.encode()
-        if len(piece) >= _PIECE:
+        piece += line.encode(errors="backslashreplace")
+        if len(piece) >= _PIECE or not line:
             yield bytes(piece)
             piece.clear()
     yield bytes(piece)
 
 
-def _all(first: dict[str, Any] | None, rest: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-    if first is not None:
-        yield first
-        yield from rest
+def _json_lines(found: Looks) -> Iterator[str]:
+    for row in found:
+        yield json.dumps(row, separators=(",", ":")) + "\n" if row else ""
 
 
-def _json_lines(first: dict[str, Any] | None, rest: Iterator[dict[str, Any]]) -> Iterator[str]:
-    for row in _all(first, rest):
-        yield json.dumps(row, separators=(",", ":")) + "\n"
-
-
-def _csv(first: dict[str, Any] | None, rest: Iterator[dict[str, Any]]) -> Iterator[str]:
+def _csv(found: Looks, names: Sequence[str]) -> Iterator[str]:
     """Outcomes field by field, items with all but their key in one column. What a spreadsheet
     would take for a formula gets a quote in front: a key may be anything."""
-    names = OUTCOME_FIELDS if first and "state" in first else ("key",)
     text = io.StringIO()
     writer = csv.writer(text)
     writer.writerow([*names, "more"])
-    for row in _all(first, rest):
-        known = [_cell(row.pop(name, "")) for name in names]
-        writer.writerow([*known, json.dumps(row) if row else ""])
+    for row in found:
+        if row:
+            known = [_cell(row.pop(name, "")) for name in names]
+            writer.writerow([*known, json.dumps(row) if row else ""])
         yield text.getvalue()
         text.seek(0)
         text.truncate()

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from imagecore.s3 import Bucket, S3Object
     from imagecore.workstore import WorkStore
 
+TIFF = (".tif", ".tiff")
+_PIECE = 8 << 20
 PERIOD = 300
 """Seconds after which a connection is read anew: somebody may have changed it."""
 BUCKETS = {
@@ -94,8 +96,12 @@ class Place(Protocol):
     def read(self, seen: Seen, offset: int, length: int) -> bytes:
         """Bytes of the picture that was seen, fewer where it ends."""
 
-    def fetch(self, seen: Seen, target: Path) -> None:
-        """Write the picture that was seen to a file."""
+    def fetch(self, seen: Seen, target: Path, seconds: float) -> None:
+        """Write the picture that was seen to a file, if that takes no longer than so."""
+
+    @property
+    def by_ranges(self) -> bool:
+        """Whether it may be a pyramid that is read in parts."""
 
 
 def pictures(
@@ -204,9 +210,7 @@ def open_place(picture: Picture) -> Place:
         return FilePlace(_allowed_file(Path(where["url"].removeprefix("file://")) / key))
     if parts.scheme == "riak":
         _allow(("riak", where["conn_id"], parts.netloc))
-        from imageflows.hooks.riak_hook import RiakHook
-
-        return RiakPlace(RiakHook(where["conn_id"]).bucket(parts.netloc), key)
+        return RiakPlace(_open_riak(where["conn_id"], parts.netloc, period()), key)
     _allow(("s3", where["conn_id"], parts.netloc))
     return BucketPlace(_open_bucket(where["conn_id"], parts.netloc, period()), key)
 
@@ -222,6 +226,13 @@ def _open_bucket(conn_id: str, name: str, period: int) -> Bucket:
     from imageflows.hooks.s3 import s3_client
 
     return Bucket(name, s3_client(conn_id, connections=8))
+
+
+@lru_cache(maxsize=8)
+def _open_riak(conn_id: str, name: str, period: int) -> RiakBucket:
+    from imageflows.hooks.riak_hook import RiakHook
+
+    return RiakHook(conn_id).bucket(name)
 
 
 def readable() -> set[tuple[str, str, str]]:
@@ -283,8 +294,12 @@ class BucketPlace:
         found: S3Object = seen.found
         return self.bucket.read_range(found, offset, length)
 
-    def fetch(self, seen: Seen, target: Path) -> None:
-        self.bucket.fetch(seen.found, target)
+    def fetch(self, seen: Seen, target: Path, seconds: float) -> None:
+        _fetch(self, seen, target, seconds)
+
+    @property
+    def by_ranges(self) -> bool:
+        return self.key.lower().endswith(TIFF)
 
 
 def file_version(size: int, modified: int) -> str:
@@ -321,11 +336,12 @@ class FilePlace:
             file.seek(offset)
             return file.read(length)
 
-    def fetch(self, seen: Seen, target: Path) -> None:
-        with self._open() as file, target.open("wb") as copy:
-            left = seen.size
-            while left and (piece := file.read(min(left, 1 << 20))):
-                left -= copy.write(piece)
+    def fetch(self, seen: Seen, target: Path, seconds: float) -> None:
+        _fetch(self, seen, target, seconds)
+
+    @property
+    def by_ranges(self) -> bool:
+        return self.path.name.lower().endswith(TIFF)
 
     def _open(self) -> Any:
         try:
@@ -349,16 +365,30 @@ class RiakPlace:
         found = self.bucket.head(self.key)
         return Seen(found.etag, found.size, found.modified, found.metadata, None)
 
+    by_ranges = False
+
     def read(self, seen: Seen, offset: int, length: int) -> bytes:
-        return self._picture()[offset : offset + length]
+        return self._picture(seen)[offset : offset + length]
 
-    def fetch(self, seen: Seen, target: Path) -> None:
-        target.write_bytes(self._picture())
+    def fetch(self, seen: Seen, target: Path, seconds: float) -> None:
+        target.write_bytes(self._picture(seen))
 
-    def _picture(self) -> bytes:
+    def _picture(self, seen: Seen) -> bytes:
         from imagecore.imagedocument import NoDocument, decode
 
+        found = self.bucket.get(self.key)
+        if found.etag != seen.version:
+            raise ItemFailed(f"{self.address} changed just now: reload.")
         try:
-            return decode(self.bucket.get(self.key).data).picture
+            return decode(found.data).picture
         except NoDocument as error:
             raise ItemFailed(f"{self.address}: {error}") from error
+
+
+def _fetch(place: Place, seen: Seen, target: Path, seconds: float) -> None:
+    deadline = time.monotonic() + seconds
+    with target.open("wb") as file:
+        for offset in range(0, seen.size, _PIECE):
+            if time.monotonic() >= deadline:
+                raise ItemFailed(f"{place.address} could not be fetched in {seconds:g} s.")
+            file.write(place.read(seen, offset, _PIECE))

@@ -38,9 +38,8 @@ TILE_SIDE = 2_048
 KEPT_BYTES = 64 << 20
 FAILED_SECONDS = 60
 """How long it is remembered that a picture could not be made, which may be otherwise next time."""
-PYRAMIDS = 64
+PYRAMIDS = 16
 """How many pyramids' directories are kept."""
-TIFF = (".tif", ".tiff")
 
 
 class Busy(ImageflowsError):
@@ -140,7 +139,7 @@ class Previews:
                     f"{FETCHED_MB * 10**6:,}."
                 )
             else:
-                place.fetch(seen, target)
+                place.fetch(seen, target, SECONDS)
 
         return self._made(f"{place.address} {seen.version} {side}", side, write, known)
 
@@ -162,17 +161,22 @@ class Previews:
         return self._pyramids(place, version)
 
     def _smallest(self, place: Place, version: str, side: int) -> bytes | None:
-        """A file with the level of a pyramid that is large enough, if that is a single tile."""
-        if not place.address.lower().endswith(TIFF):
+        """A file with a level of a pyramid that is a single tile: the smallest that is large
+        enough, or the largest there is."""
+        if not place.by_ranges:
             return None
         try:
             pyramid = self._pyramids(place, version)
+            if pyramid.facts()["orientation"] not in {None, 1}:
+                return None  # a tile does not tell that it has to be turned
+            levels = enumerate(pyramid.levels)
+            single = [(n, each) for n, each in levels if each.columns * each.rows == 1]
+            large = [n for n, each in single if max(each.width, each.height) >= side]
+            if large or single:
+                return pyramid.tile(large[-1] if large else single[0][0], 0, 0)
         except UnreadableImage:
-            return None
-        levels = list(enumerate(pyramid.levels))
-        large = [each for each in levels if max(each[1].width, each[1].height) >= side]
-        number, level = (large or levels[:1])[-1]
-        return pyramid.tile(number, 0, 0) if level.columns * level.rows == 1 else None
+            pass  # libvips may read what cannot be taken apart here
+        return None
 
     def _made(self, name: str, side: int, write: Callable[[Path], None], known: str) -> Image:
         etag = f'"{hashlib.sha256(name.encode()).hexdigest()[:32]}"'
@@ -182,12 +186,14 @@ class Previews:
         if made is None:
             try:
                 made = self._make(etag, side, write)
-            except (ItemRefused, ItemFailed) as error:
-                made = error
+            except ItemRefused as error:
+                made = ItemRefused(str(error))  # without what it was raised from
+            except ItemFailed as error:
+                made = ItemFailed(str(error))
             self._kept.put(etag, made)
         if isinstance(made, Image):
             return made
-        raise made.with_traceback(None)  # or each raise would make it longer
+        raise type(made)(str(made))
 
     def _make(self, etag: str, side: int, write: Callable[[Path], None]) -> Image:
         worker = self._workers.get()

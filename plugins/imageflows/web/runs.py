@@ -8,6 +8,7 @@ import shlex
 from collections.abc import Iterator
 from dataclasses import asdict
 from functools import lru_cache
+from time import monotonic
 from typing import Any
 
 from imagecore.errors import ImageflowsError, ItemFailed
@@ -16,12 +17,12 @@ from imagecore.outcome import Outcome
 from imagecore.report import OUTCOMES
 from imagecore.runcounts import LiveCounts
 from imagecore.runrecords import find_outcome, latest_plan, live_rows
-from imagecore.runrows import Wanted, all_rows, rows
+from imagecore.runrows import Wanted, looks, rows
 from imagecore.text import printable
 from imagecore.workstore import WorkStore, run_folder
 from imageflows.web.pictures import Picture, Place, open_place, period, pictures, roles
-from imageflows.web.previews import TIFF, previews
-from imageflows.work import open_store, read_plan, work_store_url
+from imageflows.web.previews import previews
+from imageflows.work import open_store, read_plan, whole_run, work_store_url
 
 LISTS = ("outcomes", "failed", "manifest", "removals", "findings")
 """What can be looked through, row by row."""
@@ -29,6 +30,7 @@ OF_PLAN = {"manifest", "removals"}
 WITH_PICTURES = {*LISTS} - {"findings"}
 VERIFY, VERIFIED = "verify", "verified"
 """The folder of a run with its second report, and that of its plan with the outcomes."""
+FOUND_SECONDS = 10
 REMARKS = 100
 PICTURES = 40
 """How many of an item's pictures are looked at; a composite's names can have hundreds."""
@@ -45,6 +47,18 @@ _read_plan = lru_cache(maxsize=8)(read_plan)  # it is written once
 @lru_cache(maxsize=4)
 def _opened(url: str, period: int) -> WorkStore:
     return open_store(url)
+
+
+def place_of(dag_id: str, run_id: str, key: str, role: str, number: int, part: str = "") -> Place:
+    """As `Run.place`, remembered for up to FOUND_SECONDS: a zoom asks for many tiles."""
+    return _found(dag_id, run_id, key, role, number, part, int(monotonic() // FOUND_SECONDS))
+
+
+@lru_cache(maxsize=1_000)
+def _found(
+    dag_id: str, run_id: str, key: str, role: str, number: int, part: str, period: int
+) -> Place:
+    return Run(dag_id, run_id).place(key, role, number, part)
 
 
 class Run:
@@ -71,6 +85,7 @@ class Run:
             "stale": bool(report and folder and report["plan"] != self._store.uri(folder)),
             "parts": {VERIFY: verified} if verified else {},
             "again": _again(report),
+            "whole": bool(report and whole_run(report)),
             "files": [name for name in files if _FILE.fullmatch(name)],
             "sheets": [name for name in sheets if _SHEET.fullmatch(name)],
         }
@@ -128,11 +143,11 @@ class Run:
                 row["roles"] = roles(plan, row)
         return asdict(page)
 
-    def all_rows(
+    def looks(
         self, name: str, wanted: dict[str, Any], *, part: str = ""
-    ) -> Iterator[dict[str, Any]]:
-        """All of one of LISTS."""
-        return all_rows(self._store, self._path(name, part), Wanted(**wanted))
+    ) -> Iterator[dict[str, Any] | None]:
+        """All of one of LISTS, and None wherever much was read in vain."""
+        return looks(self._store, self._path(name, part), Wanted(**wanted))
 
     def file(self, name: str) -> Iterator[bytes]:
         """A text file of the run's folder, in pieces."""
@@ -253,7 +268,7 @@ def _looked_at(picture: Picture) -> dict[str, Any]:
         "metadata": seen.metadata,
         "changed": picture.changed(seen),
     }
-    if not place.address.lower().endswith(TIFF):
+    if not place.by_ranges:
         return told
     try:
         pyramid = previews().pyramid(place, seen.version)

@@ -44,9 +44,12 @@ export function address(path, parameters = {}) {
   const pairs = Object.entries(parameters)
     .flatMap(([name, value]) => [value].flat().map((each) => [name, each]))
     .filter(([, value]) => value != null && value !== "" && value !== false);
-  const query = pairs.map((pair) => pair.map(encodeURIComponent).join("=")).join("&");
+  const query = pairs.map((pair) => pair.map(encoded).join("=")).join("&");
   return query ? `${path}?${query}` : path;
 }
+
+// A name may hold half a character, for which an address has no place.
+const encoded = (value) => encodeURIComponent(String(value).replace(/\p{Surrogate}/gu, "\ufffd"));
 
 export const runAddress = (dag, run, more) => address("run", { dag_id: dag, run_id: run, ...more });
 export const pictureAddress = (dag, run, key, part) =>
@@ -141,10 +144,11 @@ export function bytes(value) {
 
 export function seconds(value) {
   if (value == null) return "–";
-  if (value < 60) return `${NUMBER.format(value)} s`;
-  const minutes = Math.floor(value / 60);
+  if (value < 59.95) return `${NUMBER.format(value)} s`;
+  const whole = Math.round(value);
+  const minutes = Math.floor(whole / 60);
   return minutes < 60
-    ? `${minutes} min ${Math.round(value % 60)} s`
+    ? `${minutes} min ${whole % 60} s`
     : `${Math.floor(minutes / 60)} h ${minutes % 60} min`;
 }
 
@@ -198,7 +202,14 @@ export function thumb(where, role, text, href) {
 }
 
 export async function absent(image, source) {
-  const why = await get(source).then(() => "reload the page", (error) => error.message);
+  const found = await fetch(source, { headers: { Accept: "application/json" } });
+  if ((found.ok || found.status === 503) && !image.dataset.again) {
+    image.dataset.again = "once"; // the server had too much to do
+    if (!found.ok) await new Promise((done) => setTimeout(done, 1000 * (found.headers.get("Retry-After") ?? 2)));
+    image.src = source;
+    return;
+  }
+  const why = found.ok ? "the browser cannot show it" : await answer(found).catch((error) => error.message);
   image.replaceWith(h("span", { class: "quiet", title: why }, "not shown", h("span", { class: "unseen" }, `: ${why}`)));
 }
 
@@ -222,10 +233,10 @@ export function confirmed(title, explanation, button, ...fields) {
   return new Promise((resolve) => {
     const form = h("form", { method: "dialog" },
       h("h2", {}, title),
-      [explanation].flat().map((text) => h("p", {}, text)),
+      [explanation].flat().filter(Boolean).map((text) => h("p", {}, text)),
       fields,
       h("div", { class: "bar" },
-        h("button", { value: "", formnovalidate: true }, "Cancel"),
+        h("button", { type: "button", onclick: () => dialog.close("") }, "Cancel"),
         h("button", { class: "first", value: "yes" }, button)));
     const dialog = h("dialog", { "aria-label": title }, form);
     dialog.addEventListener("close", () => {

@@ -111,7 +111,7 @@ function zoom(picture, number) {
       dag_id: dag, run_id: id, key, role: picture.role, number, level: levels.length - 1 - level, column, row });
     const viewer = new OpenSeadragon.Viewer({
       element: box, tileSources: source, drawer: "canvas", showNavigationControl: false, maxZoomPixelRatio: 4,
-      imageSmoothingEnabled: true, timeout: 60_000,
+      imageSmoothingEnabled: true, timeout: 60_000, tileRetryMax: 2, tileRetryDelay: 2000,
     });
     viewer.addHandler("tile-load-failed", ({ tile }) => {
       said.textContent = "A part of the picture could not be shown.";

@@ -28,14 +28,16 @@ begin(async () => {
   document.title = `${dag} ${id}`;
   main.querySelector("h1").replaceWith(head(ran, run));
   const live = AT_WORK.includes(ran?.state);
+  // Of a run that never came to its report, what is on record all the same.
+  const recorded = live || !run.report || run.stale;
   if (live) main.append(progress(run));
   if (batchOf(run)) { // a task's own page
-    main.append(await rows(run, live), h("p", {}, h("a", { href: runAddress(dag, id) }, "The whole run")));
+    main.append(await rows(run, recorded), h("p", {}, h("a", { href: runAddress(dag, id) }, "The whole run")));
     return;
   }
   if (ran?.state === "failed") main.append(await failures());
   if (run.report && !live) main.append(result(ran, run));
-  if (run.plan || run.report) main.append(actions(ran, run, live), await rows(run, live));
+  if (run.plan || run.report) main.append(actions(ran, run, live), await rows(run, recorded));
   else if (ran?.state !== "failed") main.append(nothing(ran, live));
   if (run.sheets.length) main.append(sheets(run));
   for (const [part, report] of Object.entries(run.parts)) main.append(partCard(part, report));
@@ -64,7 +66,7 @@ function nothing(ran, live) {
 // What stopped tasks, of their logs. Pictures that failed are told one by one below.
 async function failures() {
   const path = `${runPath(dag, id)}/taskInstances`;
-  const found = await airflow(address(path, { state: "failed", order_by: "end_date", limit: LOGS }));
+  const found = await airflow(address(path, { state: "failed", order_by: "end_date", limit: LOGS })).catch(() => ({ task_instances: [] }));
   const told = await Promise.all(found.task_instances.map(async (task) => {
     const of = task.map_index < 0 ? "" : `?map_index=${task.map_index}`;
     const log = await airflow(`${path}/${encodeURIComponent(task.task_id)}/logs/${task.try_number}${of}`).catch(() => ({ content: [] }));
@@ -149,7 +151,7 @@ const note = (text, bad) => h("div", { class: `note ${bad ? "wrong" : ""}` }, h(
 function actions(ran, run, live) {
   const failed = run.report ? run.report.counts.failed + run.report.counts.quarantined + run.report.missing : 0;
   const bar = h("div", { class: "bar" });
-  if (ran && ran.state === "failed") bar.append(action("Retry what failed …", run.may.retry, retry));
+  if (ran && ran.state === "failed") bar.append(action("Retry what failed …", run.may.retry, () => retry(run.whole)));
   if (run.again && failed && !live) bar.append(action("Run the failed ones again …", run.may.trigger, () => again(run.again)));
   if (run.plan?.approve && !live) {
     const refused = run.plan.summary?.refused?.length;
@@ -158,14 +160,16 @@ function actions(ran, run, live) {
   return bar;
 }
 
-async function retry() {
-  const asking = { dag_run_id: id, only_failed: true, dry_run: true };
+// What a run unpacked is gone when it ended: such a run is done again as a whole.
+async function retry(whole) {
+  const asking = { dag_run_id: id, only_failed: !whole, dry_run: true };
   const path = `${dagPath(dag)}/clearTaskInstances`;
   const found = (await airflow(path, asking)).task_instances;
   if (!found.length) throw new Error("Airflow has nothing to clear in this run: no task of it failed");
   const names = found.slice(0, 10).map((each) => `${each.task_id}${each.map_index >= 0 ? ` ${each.rendered_map_index ?? each.map_index}` : ""}`);
   const yes = await confirmed("Retry what failed",
-    [`${found.length} task instances are cleared and run again: ${names.join(", ")}${found.length > 10 ? ", …" : ""}.`,
+    [whole && "What this run unpacked is gone, so that all of it has to run again.",
+      `${found.length} task instances are cleared and run again: ${names.join(", ")}${found.length > 10 ? ", …" : ""}.`,
       "Pictures that are done are not done again. What was quarantined stays so: mend the picture, and run it again."],
     "Retry");
   if (!yes) return;
@@ -212,7 +216,7 @@ async function rows(run, live) {
   const shown = { ...where, ...filter, batch, live: live ? "true" : "" };
   const box = h("section", { id: "rows", class: "card", "aria-labelledby": "rows-title" });
   box.append(h("h2", { id: "rows-title" }, batch ? `Pictures of this task (batch ${batch})` : LISTS[filter.list] ?? filter.list));
-  box.append(form(run, filter, dryrun));
+  box.append(form(run, filter, dryrun, filter.list !== "outcomes" || (!live && !batch)));
   try {
     const page = await get("api/rows", shown);
     box.append(table(page, filter, run));
@@ -231,7 +235,7 @@ function batchOf(run) {
   return (Number.isInteger(index) && index >= 0 && batches?.[index]) || "";
 }
 
-function form(run, filter, dryrun) {
+function form(run, filter, dryrun, whole) {
   const counts = (filter.part ? run.parts[filter.part] : run.report)?.counts;
   const field = (name, label) => {
     const input = h("input", { name, value: filter[name], type: "search" });
@@ -258,15 +262,17 @@ function form(run, filter, dryrun) {
   return h("form", { class: "bar", onsubmit: show, role: "search" },
     h("label", {}, "List", list), keyLabel, ofOutcomes && [h("label", {}, "State", chosen), reasonLabel],
     h("button", {}, "Show"),
-    h("a", { class: "button", href: file("csv"), download: true }, "CSV"),
-    h("a", { class: "button", href: file("jsonl"), download: true }, "JSON Lines"));
+    whole && [h("a", { class: "button", href: file("csv"), download: true }, "CSV"),
+      h("a", { class: "button", href: file("jsonl"), download: true }, "JSON Lines")]);
 }
 
 const kept = () => ({ task_id: here.get("task_id"), map_index: here.get("map_index") });
 
 function table(page, filter, run) {
   if (!page.rows.length) {
-    return h("p", {}, page.next ? "Nothing like that so far." : "Nothing is like that. Change the filter.");
+    const filtered = filter.state || filter.reason || filter.key;
+    const none = filtered ? "Nothing is like that. Change the filter." : "There is nothing yet.";
+    return h("p", {}, page.next ? "Nothing like that so far." : none);
   }
   const outcomes = page.rows[0].state !== undefined;
   const head = outcomes ? ["Source and result", "Picture", "State", "Time"] : ["Now there", "Picture", "Action"];

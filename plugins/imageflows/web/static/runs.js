@@ -14,7 +14,7 @@ begin(async () => {
   const found = await airflow(address("dags", { tags: TAG, limit: 100, order_by: "dag_id" }));
   const dags = found.dags.map((dag) => dag.dag_id);
   main.append(form(filter, dags));
-  if (dags.includes(RERUN) && !filter.get("dag_id")) main.append(rerun(await get("api/may", { dag_id: RERUN })));
+  if (dags.includes(RERUN) && !filter.get("dag_id")) main.append(rerun(await get("api/may", { dag_id: RERUN }).catch(() => ({}))));
   if (!dags.length) {
     main.append(h("p", {}, "There is no Imageflows DAG here that you may see. Airflow's page \"Dags\" says whether they loaded; your role says whether you may see them."));
     return;
