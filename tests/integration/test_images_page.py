@@ -304,6 +304,20 @@ def test_a_filter_shows_those_and_no_others(images, ann, chosen, takes):
     assert keys(ann) == wanted
 
 
+def test_a_run_that_never_came_to_its_report_shows_what_is_on_record(images, ann):
+    outcomes = images.outcomes("space")
+    folder = images.stack.folder(*images.runs["space"])
+    kept = {name: (folder / name).read_bytes() for name in ("report.json", "outcomes.jsonl")}
+    try:
+        for name in kept:
+            (folder / name).unlink()
+        ann.goto(images.of("space"))
+        assert keys(ann) == sorted(outcomes)
+    finally:
+        for name, data in kept.items():
+            (folder / name).write_bytes(data)
+
+
 def test_nothing_like_the_filter_says_what_to_do(images, ann):
     ann.goto(images.of("space"))
     show(ann, Name_has="no such name")
