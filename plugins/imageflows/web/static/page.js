@@ -252,9 +252,12 @@ export async function triggered(dag, conf) {
   return airflow(`${dagPath(dag)}/dagRuns`, { logical_date: null, conf });
 }
 
+// How many pictures have an outcome.
+export const total = (counts) => STATES.reduce((sum, name) => sum + (counts?.[name] ?? 0), 0);
+
 // What became of the pictures: the counts, each a link to those, and a bar of their shares.
 export function share(counts, href) {
-  const total = STATES.reduce((sum, name) => sum + (counts[name] ?? 0), 0);
+  const all = total(counts);
   let left = 0;
   const one = (name) => [h("strong", {}, number(counts[name] ?? 0)), name];
   return h("div", {}, h("ul", { class: "counts" }, STATES.map((name) => h("li", {}, href
@@ -262,7 +265,7 @@ export function share(counts, href) {
     : h("span", { class: counts[name] ? name : "zero" }, one(name))))), svg("svg", { class: "share", viewBox: "0 0 100 1", preserveAspectRatio: "none",
     "aria-hidden": "true" },
     STATES.map((name) => {
-      const width = total ? (100 * (counts[name] ?? 0)) / total : 0;
+      const width = all ? (100 * (counts[name] ?? 0)) / all : 0;
       left += width;
       return svg("rect", { class: name, x: left - width, y: 0, width, height: 1 });
     })));

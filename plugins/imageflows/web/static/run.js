@@ -1,7 +1,7 @@
 import {
   STATES, absent, action, address, airflow, airflowLink, asked, begin, bytes, confirmed, dagPath, date, facts,
   folded, get, h, inline, json, main, number, pictureAddress, runAddress, runPath, seconds, share,
-  state, thumb, triggered, wrong,
+  state, thumb, total, triggered, wrong,
 } from "./page.js";
 
 const EVERY = 3000;
@@ -63,6 +63,9 @@ function nothing(ran, live) {
   return h("div", { class: "note" }, h("p", {}, ran ? why : "Nothing is on record of this run, and Airflow does not know it."));
 }
 
+const taskName = ({ task_id, map_index, rendered_map_index }) =>
+  (map_index < 0 ? task_id : `${task_id} ${rendered_map_index ?? map_index}`);
+
 // What stopped tasks, of their logs. Pictures that failed are told one by one below.
 async function failures() {
   const path = `${runPath(dag, id)}/taskInstances`;
@@ -77,9 +80,8 @@ async function failures() {
   if (!others.length) return h("div", {});
   return h("div", { class: "note wrong" }, others.map(({ task, last }) => {
     const mapped = task.map_index < 0 ? "" : `/mapped/${task.map_index}`;
-    const name = `${task.task_id}${task.map_index < 0 ? "" : ` ${task.rendered_map_index ?? task.map_index}`}`;
     return h("div", {},
-      h("p", {}, h("strong", {}, `${name} failed. `), airflowLink(`dags/${encodeURIComponent(dag)}/runs/${encodeURIComponent(id)}/tasks/${encodeURIComponent(task.task_id)}${mapped}`, "Its log")),
+      h("p", {}, h("strong", {}, `${taskName(task)} failed. `), airflowLink(`dags/${encodeURIComponent(dag)}/runs/${encodeURIComponent(id)}/tasks/${encodeURIComponent(task.task_id)}${mapped}`, "Its log")),
       last && h("p", { class: "lines" }, last.exc_value || last.exc_type));
   }));
 }
@@ -106,7 +108,7 @@ function progress(run) {
     setTimeout(ask, EVERY);
   };
   const show = async (counts) => {
-    const ended = STATES.reduce((sum, name) => sum + (counts[name] ?? 0), 0);
+    const ended = total(counts);
     bar.max = Math.max(counts.planned, 1);
     bar.value = ended;
     const each = STATES.filter((name) => counts[name]).map((name) => `${number(counts[name])} ${name}`);
@@ -124,7 +126,7 @@ function progress(run) {
 function result(ran, run) {
   const { report } = run;
   const dryrun = report.mode === "dryrun";
-  const pictures = STATES.reduce((sum, name) => sum + report.counts[name], 0);
+  const pictures = total(report.counts);
   const missing = report.missing + report.stray;
   const first = report.problems.map((each) =>
     h("p", {}, h("a", { href: pictureAddress(dag, id, each.key) }, each.key), ` `, state(each.state), ` ${each.reason}`));
@@ -166,7 +168,7 @@ async function retry(whole) {
   const path = `${dagPath(dag)}/clearTaskInstances`;
   const found = (await airflow(path, asking)).task_instances;
   if (!found.length) throw new Error("Airflow has nothing to clear in this run: no task of it failed");
-  const names = found.slice(0, 10).map((each) => `${each.task_id}${each.map_index >= 0 ? ` ${each.rendered_map_index ?? each.map_index}` : ""}`);
+  const names = found.slice(0, 10).map(taskName);
   const yes = await confirmed("Retry what failed",
     [whole && "What this run unpacked is gone, so that all of it has to run again.",
       `${found.length} task instances are cleared and run again: ${names.join(", ")}${found.length > 10 ? ", …" : ""}.`,
@@ -219,7 +221,7 @@ async function rows(run, live) {
   box.append(form(run, filter, dryrun, filter.list !== "outcomes" || (!live && !batch)));
   try {
     const page = await get("api/rows", shown);
-    box.append(table(page, filter, run));
+    box.append(table(page, filter));
     box.append(pager(page, filter, live));
   } catch (error) {
     if (error.status !== 404) box.append(wrong(error));
@@ -253,10 +255,10 @@ function form(run, filter, dryrun, whole) {
   const list = h("select", { name: "list" }, lists.map((name) =>
     h("option", { value: name, selected: filter.list === name }, LISTS[name])));
   const ofOutcomes = filter.list === "outcomes";
-  const to = (more) => runAddress(dag, id, { ...filter, ...kept(), cursor: "", key: key.value, reason: ofOutcomes ? reason.value : "", state: ofOutcomes ? chosen.value : "", list: list.value, ...more });
+  const to = () => runAddress(dag, id, { ...filter, ...kept(), cursor: "", key: key.value, reason: ofOutcomes ? reason.value : "", state: ofOutcomes ? chosen.value : "", list: list.value });
   const show = (event) => {
     event.preventDefault();
-    location.assign(to({}));
+    location.assign(to());
   };
   const file = (format) => address("api/download", { ...where, list: filter.list, part: filter.part, state: filter.state, reason: filter.reason, key: filter.key, format });
   return h("form", { class: "bar", onsubmit: show, role: "search" },
@@ -268,7 +270,7 @@ function form(run, filter, dryrun, whole) {
 
 const kept = () => ({ task_id: here.get("task_id"), map_index: here.get("map_index") });
 
-function table(page, filter, run) {
+function table(page, filter) {
   if (!page.rows.length) {
     const filtered = filter.state || filter.reason || filter.key;
     const none = filtered ? "Nothing is like that. Change the filter." : "There is nothing yet.";

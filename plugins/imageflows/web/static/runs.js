@@ -1,6 +1,6 @@
 import {
   STATES, action, address, airflow, asked, begin, bytes, confirmed, dagPath, date, get, h, main, number,
-  runAddress, seconds, state, svg, triggered, wrong,
+  runAddress, seconds, state, svg, total, triggered, wrong,
 } from "./page.js";
 
 const TAG = "imageflows";
@@ -74,12 +74,12 @@ async function section(dag, filter) {
   }
 }
 
-function card(dag, runs, one, total) {
+function card(dag, runs, one, count) {
   const shown = one ? runs : runs.slice(0, LATEST);
   const name = h("h2", { id: `dag-${dag}` }, one ? dag : h("a", { href: address("./", { dag_id: dag }) }, dag));
   const head = ["Run", "State", "Mode", ...STATES, "Pictures/s", "Bytes", "Duration"];
   return h("section", { class: "card", "aria-labelledby": `dag-${dag}` },
-    h("div", { class: "head" }, name, h("span", { class: "quiet" }, `${number(total)} ${total === 1 ? "run" : "runs"}`)),
+    h("div", { class: "head" }, name, h("span", { class: "quiet" }, `${number(count)} ${count === 1 ? "run" : "runs"}`)),
     chart(dag, runs.slice(0, CHART)),
     h("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": `Runs of ${dag}` },
       h("table", { class: "cards" },
@@ -87,7 +87,7 @@ function card(dag, runs, one, total) {
         h("thead", {}, h("tr", {}, head.map((text, column) =>
           h("th", { scope: "col", class: column > 2 ? "number" : null }, text)))),
         h("tbody", {}, shown.map((run) => row(dag, run))))),
-    total > runs.length && one
+    count > runs.length && one
       && h("p", { class: "quiet" }, `The latest ${runs.length} are shown: give dates to see others.`));
 }
 
@@ -99,7 +99,7 @@ function row(dag, run) {
     const value = report?.counts?.[name];
     return cell(name, number(value), value ? name : "zero");
   };
-  const pictures = report && STATES.reduce((sum, name) => sum + report.counts[name], 0);
+  const pictures = total(report?.counts);
   return h("tr", {},
     h("th", { scope: "row" }, h("a", { href: runAddress(dag, run.dag_run_id) }, date(run.start_date ?? run.run_after))),
     h("td", {}, state(run.state)),
@@ -112,25 +112,24 @@ function row(dag, run) {
 
 // The last runs, oldest first: a bar's height is the number of pictures, by its logarithm.
 function chart(dag, runs) {
-  const heights = runs.map(({ report }) =>
-    report ? Math.log10(1 + STATES.reduce((sum, name) => sum + report.counts[name], 0)) : 0);
+  const heights = runs.map(({ report }) => Math.log10(1 + total(report?.counts)));
   const most = Math.max(...heights, 1);
   const bars = runs.map((run, position) => {
-    const total = STATES.reduce((sum, name) => sum + (run.report?.counts[name] ?? 0), 0);
+    const all = total(run.report?.counts);
     const x = (runs.length - 1 - position) * 10;
     let top = 40;
     const parts = STATES.map((name) => {
-      const height = total ? (36 * (heights[position] / most) * run.report.counts[name]) / total : 0;
+      const height = all ? (36 * (heights[position] / most) * run.report.counts[name]) / all : 0;
       top -= height;
       return svg("rect", { class: name, x, y: top, width: 8, height });
     });
-    const told = total
+    const told = all
       ? STATES.filter((name) => run.report.counts[name]).map((name) => `${run.report.counts[name]} ${name}`).join(", ")
       : "no picture on record";
     return svg("a", { href: runAddress(dag, run.dag_run_id), tabindex: "-1" },
       svg("title", {}, `${run.start_date ?? run.run_after}: ${run.state}, ${told}`),
       svg("rect", { class: "ground", x, y: 0, width: 8, height: 40 }),
-      total ? parts : svg("rect", { class: run.state, x, y: 38, width: 8, height: 2 }));
+      all ? parts : svg("rect", { class: run.state, x, y: 38, width: 8, height: 2 }));
   });
   return svg("svg", { class: "chart", viewBox: "0 0 300 40", preserveAspectRatio: "none", "aria-hidden": "true" }, bars);
 }
