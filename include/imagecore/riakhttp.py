@@ -180,7 +180,7 @@ class RiakNodes:
                     within(self.limits.request),
                     _ended(self._open(node, method, path, headers, body)) as response,
                 ):
-                    answer = self._read(response, method, what, number)
+                    answer = self._read(response, what, number)
             except (HTTPError, OSError) as error:
                 self._avoid(node)
                 if "CERTIFICATE_VERIFY_FAILED" in str(error):
@@ -215,7 +215,7 @@ class RiakNodes:
             with _ended(response):
                 if response.status != 200:
                     with within(self.limits.request):
-                        answer = self._read(response, "GET", what, 1)
+                        answer = self._read(response, what, 1)
                     yield answer
                     return
                 yield Answer(response.status, response.headers, b"", 1)
@@ -272,18 +272,18 @@ class RiakNodes:
         assert isinstance(response, HTTPResponse)
         return response
 
-    def _read(self, response: HTTPResponse, method: str, what: str, tries: int) -> Answer:
+    def _read(self, response: HTTPResponse, what: str, tries: int) -> Answer:
         pieces, size = [], 0
-        if method != "HEAD":
-            for piece in response.stream(_PIECE, decode_content=False):
-                size += len(piece)
-                if size > self.limits.answer:
-                    raise RiakTooLarge(
-                        f"{what}: the answer is larger than {self.limits.answer:,} bytes, the "
-                        "most that is read into memory. Raise the connection's limit, or resolve "
-                        "the key's siblings."
-                    )
-                pieces.append(piece)
+        # That of HEAD, too, which has no body: the next request on the connection waits for it.
+        for piece in response.stream(_PIECE, decode_content=False):
+            size += len(piece)
+            if size > self.limits.answer:
+                raise RiakTooLarge(
+                    f"{what}: the answer is larger than {self.limits.answer:,} bytes, the most "
+                    "that is read into memory. Raise the connection's limit, or resolve the key's "
+                    "siblings."
+                )
+            pieces.append(piece)
         return Answer(response.status, response.headers, b"".join(pieces), tries)
 
     def _unavailable(

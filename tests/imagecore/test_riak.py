@@ -530,6 +530,15 @@ def test_what_may_be_repeated_is_repeated(proxy, bucket, fault, method):
     assert proxy.requests.count(method) == 3
 
 
+@pytest.mark.parametrize("method", ["get", "head"])
+def test_a_faulty_answer_leaves_its_connection_to_the_next_try(proxy, bucket, method):
+    bucket.put("k", b"x", "a/b")
+    twice = Limits(connect=5, read=5, request=10, tries=2, backoff=0)
+    shaky = client_of(port_of(proxy), limits=twice).bucket(bucket.name)
+    with proxy.fault(method.upper(), status(500), times=1):
+        getattr(shaky, method)("k")
+
+
 @pytest.mark.parametrize("fault", [drop(), drop_after_upstream()])
 def test_what_must_not_be_repeated_is_not_and_says_what_is_not_known(proxy, bucket, fault):
     shaky = client_of(port_of(proxy)).bucket(bucket.name)
