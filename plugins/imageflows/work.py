@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from airflow.sdk import Context
 
 
+SELECTING = {"manifest_uri", "prefix", "limit", "approved_plan"}
+"""Parameters that say which items a run takes: a run of other items does not keep them."""
+
+
 def work_store() -> WorkStore:
     """The work store of `[imageflows] work_store`."""
     return open_store(work_store_url())

@@ -251,6 +251,8 @@ def test_an_items_pictures_are_told_by_its_plan_and_its_outcome(work_store: Work
         assert {*roles(planned, row)} >= shown
     before = pictures(work_store, "dag/run/plan-1-cafe", planned, item, None)
     assert {*roles(planned, item)} <= {each.role for each in before}
+    if "sync" in planned:  # whose plan is looked at before it is approved
+        assert {*roles(planned, item)} == {each.role for each in before}
 
 
 def test_a_picture_is_told_with_what_is_known_of_it(web: Web, gallery: Gallery):

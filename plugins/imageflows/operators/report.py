@@ -13,16 +13,12 @@ from imagecore.manifest import Batch
 from imagecore.outcome import State
 from imagecore.report import OUTCOMES, Report, make_report, write_json
 from imagecore.text import printable
-from imageflows.work import folder_of_run, read_plan, work_store
+from imageflows.work import SELECTING, folder_of_run, read_plan, work_store
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
     from imagecore.workstore import WorkStore
-
-
-SELECTING = {"manifest_uri", "prefix", "limit", "approved_plan"}
-"""Parameters that say which items a run takes."""
 
 
 class RunFailed(ImageflowsError):

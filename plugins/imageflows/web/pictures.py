@@ -136,9 +136,8 @@ def roles(plan: dict[str, Any], row: dict[str, Any]) -> list[str]:
     ended_well = row.get("state") in {"done", "skipped"}
     if "sync" in plan:
         if "state" not in row:
-            return [
-                role for role, has in (("source", "source"), ("result", "before")) if row.get(has)
-            ]
+            there = {"source": row.get("source"), "result": row.get("before") or row.get("remove")}
+            return [role for role, found in there.items() if found]
         if detail.get("action") == "duplicate":
             kept = any(each["trash"] for each in detail["removed"])
             return ["replaced"] if kept else []

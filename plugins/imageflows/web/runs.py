@@ -7,7 +7,7 @@ import re
 import shlex
 from collections.abc import Iterator
 from dataclasses import asdict
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from time import monotonic
 from typing import Any
 
@@ -22,7 +22,7 @@ from imagecore.text import printable
 from imagecore.workstore import WorkStore, run_folder
 from imageflows.web.pictures import Picture, Place, open_place, period, pictures, roles
 from imageflows.web.previews import previews
-from imageflows.work import open_store, read_plan, whole_run, work_store_url
+from imageflows.work import SELECTING, open_store, read_plan, whole_run, work_store_url
 
 LISTS = ("outcomes", "failed", "manifest", "removals", "findings")
 """What can be looked through, row by row."""
@@ -62,8 +62,8 @@ def _found(
 
 
 class Run:
-    """A run's records. Methods raise FileNotFoundError where there is no such record, and
-    InfrastructureError when the work store cannot be read."""
+    """A run's records, for one request. Methods raise FileNotFoundError where there is no such
+    record, and InfrastructureError when the work store cannot be read."""
 
     def __init__(self, dag_id: str, run_id: str) -> None:
         self.dag_id = dag_id
@@ -73,16 +73,16 @@ class Run:
 
     def described(self) -> dict[str, Any]:
         """The run as the page shows it; `plan` and `report` are None before there is one."""
-        folder = latest_plan(self._store, self._folder)
+        newest = self._newest
         files = self._store.files(self._folder)
         sheets = self._store.files(f"{self._folder}/{_SHEETS}")
         report, verified = self.report(), self.report(VERIFY)
         return {
             "dag_id": self.dag_id,
             "run_id": self.run_id,
-            "plan": folder and self._told(folder, _read_plan(self._store, folder)),
+            "plan": newest and self._told(*newest),
             "report": report,
-            "stale": bool(report and folder and report["plan"] != self._store.uri(folder)),
+            "stale": bool(report and newest and report["plan"] != self._store.uri(newest[0])),
             "parts": {VERIFY: verified} if verified else {},
             "again": _again(report),
             "whole": bool(report and whole_run(report)),
@@ -97,10 +97,9 @@ class Run:
 
     def progress(self, part: str = "") -> dict[str, Any] | None:
         """The counts of a run at work; None before it has planned."""
-        folder = latest_plan(self._store, self._folder)
-        if folder is None:
+        if self._newest is None:
             return None
-        plan = _read_plan(self._store, folder)
+        folder, plan = self._newest
         return _live.counts(self._store, folder, plan, self._step(folder, part))
 
     def rows(
@@ -192,11 +191,16 @@ class Run:
         item, outcome = found
         return item, outcome, pictures(self._store, folder, plan, item, outcome)
 
-    def _plan(self) -> tuple[str, dict[str, Any]]:
+    @cached_property
+    def _newest(self) -> tuple[str, dict[str, Any]] | None:
+        """The newest plan with its folder."""
         folder = latest_plan(self._store, self._folder)
-        if folder is None:
+        return None if folder is None else (folder, _read_plan(self._store, folder))
+
+    def _plan(self) -> tuple[str, dict[str, Any]]:
+        if self._newest is None:
             raise FileNotFoundError(self._folder)
-        return folder, _read_plan(self._store, folder)
+        return self._newest
 
     def report(self, part: str = "") -> dict[str, Any] | None:
         """The run's report, or None before there is one."""
@@ -235,6 +239,7 @@ class Run:
         told["removal_batches"] = [batch["batch_id"] for batch in plan["removals"]]
         if plan["mode"] == "dryrun" and "fingerprint" in plan and "approved_plan" in plan["params"]:
             told["approve"] = f"{self._store.uri(folder)}/plan.json#{plan['fingerprint']}"
+            told["selecting"] = sorted(SELECTING)
         return told
 
 

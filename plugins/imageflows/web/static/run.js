@@ -8,8 +8,6 @@ const EVERY = 3000;
 const LOGS = 5;
 const OF_PICTURES = ["ItemsFailed", "RunFailed"];
 const AT_WORK = ["queued", "running"];
-// Which items a run takes: another run of other items does not keep these.
-const SELECTING = ["manifest_uri", "prefix", "limit", "approved_plan"];
 
 const here = asked();
 const dag = here.get("dag_id") ?? "";
@@ -190,7 +188,7 @@ async function again({ dag_id, conf }) {
 
 async function approve(ran, run) {
   const { plan } = run;
-  const kept = Object.entries(ran?.conf ?? {}).filter(([name]) => !SELECTING.includes(name));
+  const kept = Object.entries(ran?.conf ?? {}).filter(([name]) => !plan.selecting.includes(name));
   const conf = {
     ...Object.fromEntries(kept),
     mode: plan.removals ? "sync" : "copy",
