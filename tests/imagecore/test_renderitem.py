@@ -116,8 +116,8 @@ class Renders:
         }
         return Rendering("dress", sizes, formats, 172, compositing, layers)
 
-    def items(self, plan=None, *, bucket=None, source=None, prefix=PREFIX, **options):
-        """What renders the plan's stacks."""
+    def items(self, plan=None, *, bucket=None, source=None, fetched=None, prefix=PREFIX, **options):
+        """What renders the plan's stacks; those at work at the same time have each a `fetched`."""
         if source is None and isinstance(self.place, Bucket):
             source = BucketSource(self.place, server_side=False)
         source = source or FolderSource(self.side, self.side.identity())
@@ -125,7 +125,7 @@ class Renders:
             plan or self.plan(),
             bucket or self.bucket,
             prefix,
-            LayerFiles(source, self.fetched, 10**6),
+            LayerFiles(source, fetched or self.fetched, 10**6),
             self.workers,
             self.temp,
             cache_mb=64,
@@ -652,9 +652,11 @@ def test_a_fast_composite_too_far_from_the_exact_one_fails(renders, monkeypatch)
 # At the same time
 
 
-def test_two_runs_of_a_style_at_once_end_with_the_right_files(renders):
+def test_two_runs_of_a_style_at_once_end_with_the_right_files(renders, tmp_path):
     plan = renders.plan()
-    both = [renders.items(plan), renders.items(plan)]
+    other = tmp_path / "other"
+    other.mkdir()
+    both = [renders.items(plan), renders.items(plan, fetched=other)]
     with ThreadPoolExecutor(4) as pool:
         jobs = [pool.submit(does.process, item) for item in ITEMS for does in both]
         results = [job.result() for job in jobs]
@@ -670,12 +672,9 @@ def test_two_styles_at_once_do_not_mix(renders, tmp_path, workers, s3_endpoint):
     coat.draw(*LAYERS, shade=120)
     plans = {PREFIX: renders.plan(), "renders/composites/coat/": coat.plan()}
     both = {PREFIX: renders, "renders/composites/coat/": coat}
+    work = [style.items(plans[prefix], prefix=prefix) for prefix, style in both.items()]
     with ThreadPoolExecutor(4) as pool:
-        jobs = [
-            pool.submit(style.items(plans[prefix], prefix=prefix).process, item)
-            for item in ITEMS
-            for prefix, style in both.items()
-        ]
+        jobs = [pool.submit(does.process, item) for item in ITEMS for does in work]
         assert {job.result().state for job in jobs} == {State.DONE}
     for prefix, style in both.items():
         assert style.wrong(plans[prefix], prefix=prefix) == {}
