@@ -6,7 +6,7 @@ import json
 import re
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
-from urllib.parse import unquote
+from urllib.parse import parse_qsl, unquote, urlsplit
 
 import pytest
 import tifffile
@@ -254,6 +254,29 @@ def test_the_list_of_runs_is_filtered_by_workflow_state_and_date(images, ann):
     expect(runs_of(ann, SYNC)).not_to_have_count(0)
     chosen(To="2001-01-01")
     expect(ann.get_by_text("No run is like that. Change the filter")).to_be_visible()
+
+
+@pytest.mark.parametrize(
+    ("zone", "begins", "ends"),
+    [
+        ("Asia/Tokyo", "2026-03-07T15:00", "2026-03-08T15:00"),
+        ("America/New_York", "2026-03-08T05:00", "2026-03-09T04:00"),  # where an hour was left out
+        (None, "2026-03-08T08:00", "2026-03-09T07:00"),
+    ],
+)
+def test_a_date_is_one_of_the_zone_that_airflow_shows(
+    images, browser, watched, ann, zone, begins, ends
+):
+    page = another_page(browser, watched, ann, timezone_id="America/Los_Angeles")
+    page.goto(PAGE)
+    if zone:
+        page.evaluate("zone => localStorage.setItem('timezone', JSON.stringify(zone))", zone)
+    with page.expect_request(lambda request: "run_after_gte=" in request.url) as asked:
+        page.goto(f"{PAGE}?from=2026-03-08&to=2026-03-08")
+    query = dict(parse_qsl(urlsplit(asked.value.url).query))
+    assert query["run_after_gte"] == f"{begins}:00.000Z"
+    assert query["run_after_lt"] == f"{ends}:00.000Z"
+    page.context.close()
 
 
 # A run

@@ -118,20 +118,19 @@ function theme() {
   document.documentElement.dataset.theme = chosen("theme") ?? "";
 }
 
-function inZone(timeZone) {
-  return new Intl.DateTimeFormat("en-GB", { dateStyle: "medium", timeStyle: "medium", timeZone });
-}
-
-function dateFormat() {
+function zone() {
   try {
-    return inZone(JSON.parse(chosen("timezone")) ?? undefined);
+    const timeZone = JSON.parse(chosen("timezone")) ?? undefined;
+    Intl.DateTimeFormat("en", { timeZone });
+    return timeZone;
   } catch {
-    return inZone(undefined); // that of the browser, as in Airflow
+    return undefined; // that of the browser, as in Airflow
   }
 }
 
 const NUMBER = new Intl.NumberFormat("en", { maximumFractionDigits: 1 });
-const DATE = dateFormat();
+const ZONE = zone();
+const DATE = new Intl.DateTimeFormat("en-GB", { dateStyle: "medium", timeStyle: "medium", timeZone: ZONE });
 
 export const number = (value) => (value == null ? "–" : NUMBER.format(value));
 
@@ -154,6 +153,15 @@ export function seconds(value) {
 
 export const date = (text) =>
   text ? h("time", { datetime: text, title: text }, DATE.format(new Date(text))) : "–";
+
+// When a day begins where people read the page's dates, or some days after it.
+export function dayBegins(day, later = 0) {
+  const wanted = Date.parse(day) + later * 86_400_000;
+  const shown = (at) => Date.parse(`${new Date(at).toLocaleString("sv-SE", { timeZone: ZONE }).replace(" ", "T")}Z`);
+  let at = wanted;
+  for (const _ of [1, 2]) at += wanted - shown(at); // twice: the offset may change in between
+  return new Date(at).toISOString();
+}
 
 export const state = (name) => h("span", { class: `state ${name}` }, name ?? "none");
 

@@ -1,5 +1,5 @@
 import {
-  STATES, action, address, airflow, asked, begin, bytes, confirmed, dagPath, date, get, h, main, number,
+  STATES, action, address, airflow, asked, begin, bytes, confirmed, dagPath, date, dayBegins, get, h, main, number,
   runAddress, seconds, state, svg, total, triggered, wrong,
 } from "./page.js";
 
@@ -54,14 +54,14 @@ function form(filter, dags) {
 
 async function section(dag, filter) {
   const one = filter.get("dag_id") === dag;
-  const day = (name, end) => filter.get(name) && new Date(`${filter.get(name)}T${end}`).toISOString();
+  const day = (name, later) => filter.get(name) && dayBegins(filter.get(name), later);
   try {
     const found = await airflow(address(`${dagPath(dag)}/dagRuns`, {
       limit: one ? 100 : CHART,
       order_by: "-run_after",
       state: filter.get("state"),
-      run_after_gte: day("from", "00:00:00"),
-      run_after_lte: day("to", "23:59:59.999"),
+      run_after_gte: day("from", 0),
+      run_after_lt: day("to", 1),
     }));
     const runs = found.dag_runs;
     const reports = runs.length
