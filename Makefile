@@ -20,7 +20,7 @@ demo: $(READY) ## sample pictures through real Airflow, held against what must c
 	@$(BIN)/python -m devstack demo
 
 test: lint ## environment, lint, types and the whole test suite, from nothing
-	$(BIN)/python -m pytest --numprocesses auto --dist loadfile
+	$(BIN)/python -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
 
 up: $(READY) ## Airflow with its UI, S3 and SQS, left running on this machine
 	@$(BIN)/python -m devstack up
