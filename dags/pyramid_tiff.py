@@ -31,7 +31,8 @@ or with `limit`.
 - A folder that a note chose before is kept in `elsewhere/` of the process bucket, and is that of
   later uploads too. Delete its entry there to have the picture's own folder again.
 - No note speaks of their copyright: it is known of pictures that had a pyramid, or a note in
-  quarantine, before. A picture whose note cannot be read waits, until that note is in quarantine.
+  quarantine, before. A picture whose note cannot be read goes to quarantine after its note; it
+  is made when the note is mended and moved back.
 - What is in quarantine is found again when its source is uploaded anew, and made again by hand
   with `prefix` or `pyramid_rerun`.
 - Pictures that would become the same pyramid go to quarantine, naming each other; one whose

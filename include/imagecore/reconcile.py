@@ -22,8 +22,10 @@ from imagecore.listing import Listed, list_pages
 from imagecore.manifest import Item
 from imagecore.notes import (
     ELSEWHERE,
+    NOTES,
     QUARANTINE,
     looks_like_picture,
+    note_names,
     picture_or_refusal,
     quarantine_key,
 )
@@ -102,7 +104,8 @@ class Reconciliation:
     Found is a picture by its name that has no pyramid in its own folder, or an older one, and that
     since then is not in quarantine, nor had its pyramid made in another folder. Of several that
     share a pyramid's key, those are found that are so by themselves; where there is none, all whose
-    pyramid it is not, so that they are refused once.
+    pyramid it is not, so that they are refused once. One whose note is in quarantine because it
+    cannot be read carries its refusal.
 
     Parameters:
         source, image, process: the listings of the three buckets.
@@ -129,6 +132,7 @@ class Reconciliation:
         self._same = same
         self._makes = makes
         self._folder = folder
+        self._notes: set[str] = set()
 
     def lost(self, prefixes: Iterable[str]) -> Iterator[tuple[Item, str]]:
         """What is found below the prefixes of the source, by target, and why."""
@@ -141,6 +145,7 @@ class Reconciliation:
 
     def _lost(self, prefixes: list[str], sort: bool) -> Iterator[tuple[Item, str]]:
         self.counts.clear()
+        self._notes.clear()
         rows = self._not_quarantined(self._candidates(prefixes, sort))
         candidates = map(Candidate._make, self._sorted(rows))
         for target, same in groupby(candidates, key=itemgetter(0)):
@@ -149,7 +154,18 @@ class Reconciliation:
             if not found and len(rivals) > 1:
                 found = [(each, CLASH) for each in rivals if not self._makes(target, each.key)]
             for rival, why in found:
-                yield picture_or_refusal(rival.key), why
+                yield self._picture(rival.key), why
+
+    def _picture(self, key: str) -> Item:
+        item = picture_or_refusal(key)
+        for note in note_names(key):
+            if {note, f"{note}.json"} <= self._notes:  # as it was, and the reason
+                item.setdefault(
+                    "refused",
+                    "its note cannot be read, and may speak of copyright: mend "
+                    f"{QUARANTINE}{note}, and move it to {note}",
+                )
+        return item
 
     def _candidates(self, prefixes: list[str], sort: bool) -> Iterator[Candidate]:
         """All that a pyramid is missing for, or too old for, or not enough for."""
@@ -200,6 +216,8 @@ class Reconciliation:
     def _looked_at(self) -> Iterator[tuple[Any, ...]]:
         for folder in (QUARANTINE, CURRENT, ELSEWHERE):
             for found in self._process(folder):
+                if found.key.startswith(QUARANTINE + NOTES):
+                    self._notes.add(found.key.removeprefix(QUARANTINE))
                 name = CURRENT + found.key.removeprefix(folder)
                 yield name, 0, folder, "", found.modified // SECOND, NEVER, NEVER
 

@@ -207,6 +207,28 @@ def test_foreign_things_in_the_image_and_process_buckets_do_not_matter(tmp_path:
     assert [item["key"] for item, _ in joined.lost(["d/"])] == ["d/b.jpg", "d/c.jpg"]
 
 
+@pytest.mark.parametrize("note", ["rbsc/d/a.jpg.json", "rbsc/a.json"])
+def test_a_picture_whose_note_in_quarantine_is_unreadable_is_refused(
+    tmp_path: Path, note: str
+) -> None:
+    def refusals(*process: str) -> dict[str, str | None]:
+        joined = Reconciliation(
+            lists({"d/a.jpg": 5, "d/b.jpg": 5}),
+            lists({}),
+            lists(dict.fromkeys(process, 9)),
+            same=False,
+            makes=never,
+            folder=tmp_path,
+        )
+        return {item["key"]: item.get("refused") for item, _ in joined.lost([""])}
+
+    refused = refusals(f"quarantine/{note}", f"quarantine/{note}.json")
+    assert refused["d/b.jpg"] is None
+    assert f"mend quarantine/{note}, and move it to {note}" in refused["d/a.jpg"]
+    for alone in (f"quarantine/{note}", f"quarantine/{note}.json"):  # moved; a picture's own
+        assert refusals(alone) == {"d/a.jpg": None, "d/b.jpg": None}
+
+
 def test_in_one_bucket_pyramids_are_no_sources_and_pictures_no_pyramids(tmp_path: Path) -> None:
     both = {"d/a.jpg": 5, "d/a.tif": 6, "d/b.jpg": 5, "d/scan.tif": 5, "d/c.TIF": 5, "d/c.tif": 4}
     found = reconciled(tmp_path, both, {}, same=True)

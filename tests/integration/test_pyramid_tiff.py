@@ -567,6 +567,22 @@ def test_a_picture_in_quarantine_is_found_when_it_is_newer_than_its_note_there(p
     assert pyramids.keys(pyramids.process) == set()
 
 
+def test_a_picture_whose_note_cannot_be_read_waits_until_it_is_mended(pyramids):
+    note, kept = "rbsc/digital/retina.jpg.json", "quarantine/rbsc/digital/retina.jpg.json"
+    pyramids.put("digital/retina.jpg", RETINA)
+    broken = b'{"key": "digital/retina.jpg", "copyrightStatus": "copyright"'
+    pyramids.put_note(note, broken)
+    assert states(pyramids.run()[1]) == {note: "quarantined"}
+    _, outcomes = pyramids.run()
+    assert states(outcomes) == {"digital/retina.jpg": "quarantined"}
+    assert f"mend {kept}, and move it to {note}" in outcomes["digital/retina.jpg"]["reason"]
+    assert pyramids.run() == ("success", {})
+    pyramids.client.delete_object(Bucket=pyramids.process, Key=kept)
+    pyramids.put_note(note, broken + b"}")
+    assert states(pyramids.run()[1]) == {"digital/retina.jpg": "done"}
+    assert sizes(pyramids.result("digital/retina.tif"))[0] == (560, 560)  # the limit of copyright
+
+
 def test_an_upload_without_a_change_is_found_once(pyramids, monkeypatch):
     pyramids.put("digital/rocket.jpg", ROCKET)
     pyramids.run()
