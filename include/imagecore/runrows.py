@@ -89,13 +89,9 @@ def rows(
     return page_of(_looks(store, path, wanted, _offset(cursor)), limit, seconds)
 
 
-def all_rows(store: WorkStore, path: str, wanted: Wanted) -> Iterator[Row]:
-    """All the wanted rows of a file, one by one; what is held of it is one piece."""
-    return (row for row in looks(store, path, wanted) if row is not None)
-
-
 def looks(store: WorkStore, path: str, wanted: Wanted) -> Iterator[Row | None]:
-    """As `all_rows`, and None wherever some MB were read in vain, so that nobody waits long."""
+    """All the wanted rows of a file, one by one; what is held of it is one piece. None comes
+    wherever some MB were read in vain, so that nobody waits long."""
     return (row for _, _, row in _looks(store, path, wanted, 0))
 
 
