@@ -260,13 +260,11 @@ def test_what_is_no_file_fails_the_item_alone(worker, tmp_path, kind):
 
 def test_the_pixel_limit_holds_before_anything_is_decoded(worker, tmp_path):
     source = tmp_path / "source.png"
-    source.write_bytes(EITHER["png of 20000 x 20000 zeros"])
-    started = time.monotonic()
+    source.write_bytes(EITHER["png of 20000 x 20000 zeros"][:100])  # who decodes it calls it cut
     with pytest.raises(UnreadableImage, match="20000 x 20000 is more than the 1000000 pixels"):
         worker.make_pyramid(
             source, tmp_path / "t.tif", recipe_from("iiif", {"max_pixels": 1_000_000})
         )
-    assert time.monotonic() - started < 2
 
 
 def test_only_allowed_readers_are_open(worker, tmp_path):
