@@ -356,9 +356,9 @@ def test_airflow_runs_a_dag_to_its_end_and_only_this_machine_can_reach_it(
     }
     assert addresses == {"127.0.0.1"}
 
-    run = run_dag(layout, state, "greet", {"name": "world"}, seconds=60)
+    run = run_dag(layout, state, "greet", {"name": "world"}, seconds=300)
     assert (run.state, run.report) == ("success", "hello world")
-    bad = run_dag(layout, state, "greet", {"name": "nobody"}, seconds=60)
+    bad = run_dag(layout, state, "greet", {"name": "nobody"}, seconds=300)
     assert bad.state == "failed"
     assert "ValueError: nobody to greet" in capsys.readouterr().out
     with pytest.raises(UsageError, match="5 is not of type 'string'"):

@@ -236,7 +236,7 @@ def test_content_is_looked_at_only_in_doubt_and_the_order_stays(
 
 
 def test_several_are_looked_at_at_once() -> None:
-    together = threading.Barrier(LOOKS, timeout=20)
+    together = threading.Barrier(LOOKS, timeout=60)
 
     def same(source: Entry, destination: Entry) -> bool:
         together.wait()

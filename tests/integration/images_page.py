@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 PEOPLE = {"ann": "op", "vic": "viewer"}
 PASSWORD = "s3cret"
 PAGE = "/imageflows/"
+PATIENCE_MS = 120_000  # a run goes on while a page is looked at
 
 PYRAMIDS, SYNC, RERUN = "pyramid_tiff", "store_bucket_sync", "pyramid_rerun"
 SPACE, AGAIN, NAMES = "digital/space/", "digital/again/", "digital/names/"
@@ -207,6 +208,7 @@ class Watched:
     hosts: set[str] = field(default_factory=set)
 
     def watch(self, context: BrowserContext) -> BrowserContext:
+        context.set_default_timeout(PATIENCE_MS)
         context.on("console", self._said)
         context.on("weberror", lambda error: self.problems.append(f"error: {error.error}"))
         context.on("request", lambda request: self._asked(request.url))

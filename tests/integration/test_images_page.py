@@ -25,6 +25,7 @@ from tests.integration.images_page import (
     NEEDLE,
     ODD_NAMES,
     PAGE,
+    PATIENCE_MS,
     PYRAMIDS,
     REFUSED,
     RERUN,
@@ -47,8 +48,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture(scope="module", autouse=True)
 def patience() -> None:
-    """A run goes on while a page is looked at."""
-    expect.set_options(timeout=30_000)
+    expect.set_options(timeout=PATIENCE_MS)
 
 
 @pytest.fixture(scope="module")
