@@ -5,6 +5,7 @@ import io
 import json
 import re
 from collections.abc import Iterator
+from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, unquote, urlsplit
 
@@ -256,6 +257,26 @@ def test_the_list_of_runs_is_filtered_by_workflow_state_and_date(images, ann):
     expect(ann.get_by_text("No run is like that. Change the filter")).to_be_visible()
 
 
+def test_a_backfill_made_last_stands_first_though_its_day_is_long_over(images, ann):
+    day = "2026-02-01"
+    images.stack.scheduler.suspend()  # it waits, and has not begun
+    try:
+        body = {"dag_id": PYRAMIDS, "from_date": f"{day}T05:00Z", "to_date": f"{day}T20:00Z"}
+        made = ann.request.post("/api/v2/backfills", data=body)
+        assert made.ok, made.text()
+        yesterday = datetime.now(timezone.utc).date() - timedelta(days=1)
+        ann.goto(f"{PAGE}?dag_id={PYRAMIDS}&from={yesterday}")
+        run = runs_of(ann, PYRAMIDS).first
+        expect(run).to_contain_text("backfill of")
+        expect(run.locator("time").last).to_have_attribute("datetime", re.compile(day))
+        expect(run.get_by_text("queued")).to_be_visible()
+        run.get_by_role("link").click()
+        expect(ann.get_by_role("heading", level=1)).to_contain_text("backfill__")
+        assert ann.request.put(f"/api/v2/backfills/{made.json()['id']}/cancel").ok
+    finally:
+        images.stack.scheduler.resume()
+
+
 @pytest.mark.parametrize(
     ("zone", "begins", "ends"),
     [
@@ -271,11 +292,11 @@ def test_a_date_is_one_of_the_zone_that_airflow_shows(
     page.goto(PAGE)
     if zone:
         page.evaluate("zone => localStorage.setItem('timezone', JSON.stringify(zone))", zone)
-    with page.expect_request(lambda request: "run_after_gte=" in request.url) as asked:
+    with page.expect_request(lambda request: "start_date_gte=" in request.url) as asked:
         page.goto(f"{PAGE}?from=2026-03-08&to=2026-03-08")
     query = dict(parse_qsl(urlsplit(asked.value.url).query))
-    assert query["run_after_gte"] == f"{begins}:00.000Z"
-    assert query["run_after_lt"] == f"{ends}:00.000Z"
+    assert query["start_date_gte"] == f"{begins}:00.000Z"
+    assert query["start_date_lt"] == f"{ends}:00.000Z"
     page.context.close()
 
 

@@ -154,6 +154,11 @@ export function seconds(value) {
 export const date = (text) =>
   text ? h("time", { datetime: text, title: text }, DATE.format(new Date(text))) : "–";
 
+// Since when a run is there: that of a backfill stands for a day long before.
+export const since = (run) => run.start_date ?? run.queued_at;
+export const begun = (run) =>
+  [date(since(run)), run.run_type === "backfill" && h("span", {}, ", backfill of ", date(run.logical_date))];
+
 // When a day begins where people read the page's dates, or some days after it.
 export function dayBegins(day, later = 0) {
   const wanted = Date.parse(day) + later * 86_400_000;

@@ -1,6 +1,6 @@
 import {
-  STATES, action, address, airflow, asked, begin, bytes, confirmed, dagPath, date, dayBegins, get, h, main, number,
-  runAddress, seconds, state, svg, total, triggered, wrong,
+  STATES, action, address, airflow, asked, begin, begun, bytes, confirmed, dagPath, dayBegins, get, h, main, number,
+  runAddress, seconds, since, state, svg, total, triggered, wrong,
 } from "./page.js";
 
 const TAG = "imageflows";
@@ -58,10 +58,10 @@ async function section(dag, filter) {
   try {
     const found = await airflow(address(`${dagPath(dag)}/dagRuns`, {
       limit: one ? 100 : CHART,
-      order_by: "-run_after",
+      order_by: "-id", // the newest first, that of a backfill too, and one that waits
       state: filter.get("state"),
-      run_after_gte: day("from", 0),
-      run_after_lt: day("to", 1),
+      start_date_gte: day("from", 0),
+      start_date_lt: day("to", 1),
     }));
     const runs = found.dag_runs;
     const reports = runs.length
@@ -101,7 +101,7 @@ function row(dag, run) {
   };
   const pictures = total(report?.counts);
   return h("tr", {},
-    h("th", { scope: "row" }, h("a", { href: runAddress(dag, run.dag_run_id) }, date(run.start_date ?? run.run_after))),
+    h("th", { scope: "row" }, h("a", { href: runAddress(dag, run.dag_run_id) }, begun(run))),
     h("td", {}, state(run.state)),
     h("td", {}, report?.mode ?? "–"),
     STATES.map(count),
@@ -127,7 +127,7 @@ function chart(dag, runs) {
       ? STATES.filter((name) => run.report.counts[name]).map((name) => `${run.report.counts[name]} ${name}`).join(", ")
       : "no picture on record";
     return svg("a", { href: runAddress(dag, run.dag_run_id), tabindex: "-1" },
-      svg("title", {}, `${run.start_date ?? run.run_after}: ${run.state}, ${told}`),
+      svg("title", {}, `${since(run)}: ${run.state}, ${told}`),
       svg("rect", { class: "ground", x, y: 0, width: 8, height: 40 }),
       all ? parts : svg("rect", { class: run.state, x, y: 38, width: 8, height: 2 }));
   });
