@@ -271,7 +271,7 @@ const kept = () => ({ task_id: here.get("task_id"), map_index: here.get("map_ind
 function table(page, filter) {
   if (!page.rows.length) {
     const filtered = filter.state || filter.reason || filter.key;
-    const none = filtered ? "Nothing is like that. Change the filter." : "There is nothing yet.";
+    const none = filtered ? "Nothing is like that. Change the filter." : "There is nothing in this list.";
     return h("p", {}, page.next ? "Nothing like that so far." : none);
   }
   const outcomes = page.rows[0].state !== undefined;
