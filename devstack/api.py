@@ -106,11 +106,13 @@ class Api:
             return None
         return self._json(answer)["value"]
 
-    def messages(self) -> list[str]:
-        """The bodies of all messages that watchers of queues have taken."""
+    def messages(self, *, with_run: bool = False) -> list[str]:
+        """The bodies of all messages that watchers of queues have taken, or of those that have
+        started a run."""
         batches = [
             (event["extra"].get("payload") or {}).get("message_batch", ())
             for event in self._all("/api/v2/assets/events", "asset_events")
+            if event["created_dagruns"] or not with_run
         ]
         return [message["Body"] for batch in batches for message in batch]
 

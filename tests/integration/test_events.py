@@ -52,9 +52,9 @@ class Uploads:
         found = self.sqs.get_queue_attributes(QueueUrl=self.queue, AttributeNames=[name])
         return int(found["Attributes"][name])
 
-    def taken(self, text: str) -> bool:
-        """Whether the triggerer has taken a message with this text, and Airflow knows it."""
-        return any(text in body for body in self.stack.api.messages())
+    def taken(self, text: str, *, with_run: bool = False) -> bool:
+        """Whether Airflow knows a message with this text, by its triggerer, or made its run."""
+        return any(text in body for body in self.stack.api.messages(with_run=with_run))
 
     def counts(self) -> list[dict[str, Any]]:
         """What each run of `pyramid_note` that has ended counted."""
@@ -68,14 +68,19 @@ class Uploads:
         What somebody took who died before he deleted it comes again, later than that message.
         """
         until(lambda: not self.queued() and not self.queued("NotVisible"))
-        key = f"digital/{uuid.uuid4().hex}.jpg"
-        self.send(message(record(key, bucket=SOURCE)))
-        until(lambda: self.keys(PROCESS, note_key(key)))
-        # A message that comes while a run reads is read by that run, and by the next one again.
         queued = f"/api/v2/dags/{NOTE}/assets/queuedEvents"
-        until(lambda: not self.stack.api._all(queued, "queued_events"))
-        until(lambda: set(self.stack.runs(NOTE).values()) <= ENDED)
-        self.stack.s3.delete_object(Bucket=PROCESS, Key=note_key(key))
+        names: list[str] = []
+        # A run reads what came behind its own messages too. That has no run, so that the next run
+        # reads it again, and would write a note that was deleted in between.
+        while not names or not self.taken(names[-1], with_run=True):
+            names.append(uuid.uuid4().hex)
+            key = f"digital/{names[-1]}.jpg"
+            self.send(message(record(key, bucket=SOURCE)))
+            until(lambda key=key: self.keys(PROCESS, note_key(key)))
+            until(lambda: not self.stack.api._all(queued, "queued_events"))
+            until(lambda: set(self.stack.runs(NOTE).values()) <= ENDED)
+        for name in names:
+            self.stack.s3.delete_object(Bucket=PROCESS, Key=note_key(f"digital/{name}.jpg"))
 
     def pyramids(self, **conf: Any) -> dict[str, str]:
         """Run `pyramid_tiff`; what became of each picture."""
