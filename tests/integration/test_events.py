@@ -68,7 +68,7 @@ class Uploads:
         What somebody took who died before he deleted it comes again, later than that message.
         """
         until(lambda: not self.queued() and not self.queued("NotVisible"))
-        queued = f"/api/v2/dags/{NOTE}/assets/queuedEvents"
+        without_run = f"/api/v2/dags/{NOTE}/assets/queuedEvents"
         names: list[str] = []
         # A run reads what came behind its own messages too. That has no run, so that the next run
         # reads it again, and would write a note that was deleted in between.
@@ -77,7 +77,7 @@ class Uploads:
             key = f"digital/{names[-1]}.jpg"
             self.send(message(record(key, bucket=SOURCE)))
             until(lambda key=key: self.keys(PROCESS, note_key(key)))
-            until(lambda: not self.stack.api._all(queued, "queued_events"))
+            until(lambda: not self.stack.api._all(without_run, "queued_events"))
             until(lambda: set(self.stack.runs(NOTE).values()) <= ENDED)
         for name in names:
             self.stack.s3.delete_object(Bucket=PROCESS, Key=note_key(f"digital/{name}.jpg"))

@@ -156,7 +156,7 @@ export const date = (text) =>
 
 // Since when a run is there: that of a backfill stands for a day long before.
 export const since = (run) => run.start_date ?? run.queued_at;
-export const begun = (run) =>
+export const runDate = (run) =>
   [date(since(run)), run.run_type === "backfill" && h("span", {}, ", backfill of ", date(run.logical_date))];
 
 // When a day begins where people read the page's dates, or some days after it.

@@ -1,6 +1,6 @@
 import {
-  STATES, absent, action, address, airflow, airflowLink, asked, begin, begun, bytes, confirmed, dagPath, date, facts,
-  folded, get, h, inline, json, main, number, pictureAddress, runAddress, runPath, seconds, share,
+  STATES, absent, action, address, airflow, airflowLink, asked, begin, bytes, confirmed, dagPath, date, facts,
+  folded, get, h, inline, json, main, number, pictureAddress, runAddress, runDate, runPath, seconds, share,
   state, thumb, total, triggered, wrong,
 } from "./page.js";
 
@@ -50,7 +50,7 @@ function head(ran, run) {
       h("a", { href: address("./", { dag_id: dag }) }, dag)),
     h("div", { class: "head" }, h("h1", {}, id), ran ? state(ran.state) : h("span", { class: "quiet" }, "no longer in Airflow"),
       run.plan && h("span", { class: "quiet" }, `mode ${run.plan.mode}`)),
-    h("p", { class: "quiet" }, ran && [begun(ran), `, ${seconds(ran.duration)}, `],
+    h("p", { class: "quiet" }, ran && [runDate(ran), `, ${seconds(ran.duration)}, `],
       ran && airflowLink(at, "this run in Airflow")));
 }
 

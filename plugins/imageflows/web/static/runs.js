@@ -1,6 +1,6 @@
 import {
-  STATES, action, address, airflow, asked, begin, begun, bytes, confirmed, dagPath, dayBegins, get, h, main, number,
-  runAddress, seconds, since, state, svg, total, triggered, wrong,
+  STATES, action, address, airflow, asked, begin, bytes, confirmed, dagPath, dayBegins, get, h, main, number,
+  runAddress, runDate, seconds, since, state, svg, total, triggered, wrong,
 } from "./page.js";
 
 const TAG = "imageflows";
@@ -101,7 +101,7 @@ function row(dag, run) {
   };
   const pictures = total(report?.counts);
   return h("tr", {},
-    h("th", { scope: "row" }, h("a", { href: runAddress(dag, run.dag_run_id) }, begun(run))),
+    h("th", { scope: "row" }, h("a", { href: runAddress(dag, run.dag_run_id) }, runDate(run))),
     h("td", {}, state(run.state)),
     h("td", {}, report?.mode ?? "–"),
     STATES.map(count),
